@@ -1,0 +1,59 @@
+"""Checks at the door: each raises one sentence that says what was passed and what was expected."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+# Probabilities are sums of a few dozen float64 numbers, often written out with 7 or more digits elsewhere.
+TOLERANCE = 1e-8
+
+
+def known_name(kind: str, name: object, known: Iterable[str]) -> str:
+    """Return `name` if it is one of `known`; otherwise raise ValueError naming the nearest known one."""
+    names = sorted(known)
+    if isinstance(name, str) and name in names:
+        return name
+    nearest = difflib.get_close_matches(str(name), names, n=1, cutoff=0.0)
+    hint = f"; the nearest known name is {nearest[0]!r}" if nearest else ""
+    raise ValueError(f"unknown {kind} {name!r}{hint} (known: {', '.join(names)})")
+
+
+def float_array(name: str, value: Any, shape: tuple[int, ...]) -> NDArray[np.float64]:
+    """Return a read-only float64 copy of `value` with exactly this shape and no NaN."""
+    array = np.array(value, dtype=np.float64)
+    if array.shape != shape:
+        raise ValueError(f"{name} has shape {array.shape}; expected {shape}")
+    if np.isnan(array).any():
+        raise ValueError(f"{name} contains NaN at index {_first(np.isnan(array))}; expected numbers")
+    array.flags.writeable = False
+    return array
+
+
+def finite(name: str, array: NDArray[np.float64]) -> None:
+    """Raise if any entry is infinite or NaN."""
+    wrong = ~np.isfinite(array)
+    if wrong.any():
+        raise ValueError(f"{name} is {array[wrong][0]} at index {_first(wrong)}; expected finite numbers")
+
+
+def rows_are_distributions(name: str, rows: NDArray[np.float64]) -> None:
+    """Raise unless all entries are non-negative and the last axis sums to one within 1e-8."""
+    finite(name, rows)
+    if (rows < 0).any():
+        raise ValueError(
+            f"{name} is {rows[rows < 0][0]:.6g} at index {_first(rows < 0)}; expected non-negative probabilities"
+        )
+    total = rows.sum(axis=-1)
+    wrong = np.abs(total - 1.0) > TOLERANCE
+    if np.any(wrong):
+        where = f" at index {_first(np.asarray(wrong))}" if rows.ndim > 1 else ""
+        raise ValueError(f"{name} sums to {total[wrong].flat[0]:.9g}{where}; expected 1")
+
+
+def _first(mask: NDArray[np.bool_]) -> tuple[int, ...]:
+    return tuple(int(i) for i in np.argwhere(mask)[0])

@@ -1,0 +1,39 @@
+"""The true policy gradient, and the performance difference of two policies."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from theory.policy import SoftmaxPolicy
+from theory.process import MarkovProcess
+from theory.value_functions import check_policy, occupancies, values
+
+Array = NDArray[np.float64]
+
+
+def policy_gradient(process: MarkovProcess, target: SoftmaxPolicy) -> Array:
+    """g = gradient of J(theta) = E_pi[return] in the target's parameters, shape (P,), to be ascended.
+
+    g = sum over t, s, a of discount^t P_pi(s_t = s) pi(a|s) A_t(s, a) z(s, a)
+    (policy gradient theorem, Sutton et al. 1999, theorem 1, for a finite horizon).
+    """
+    v = values(process, target)
+    alive = np.where(process.absorbing, 0.0, _discounts(process)[:, None] * v.occupancy[:-1])
+    return target.combine_scores(np.einsum("ts,sa,tsa->sa", alive, target.probabilities, v.advantage))
+
+
+def performance_difference(process: MarkovProcess, target: SoftmaxPolicy, behaviour: SoftmaxPolicy) -> float:
+    """J(pi) - J(mu) = sum over t, s, a of discount^t P_pi(s_t = s) pi(a|s) A^mu_t(s, a).
+
+    Kakade & Langford 2002, lemma 6.1, for a finite horizon.
+    """
+    check_policy(process, target, "target")
+    occupancy = occupancies(process, target)[:-1]
+    alive = np.where(process.absorbing, 0.0, _discounts(process)[:, None] * occupancy)
+    advantage = values(process, behaviour).advantage
+    return float(np.einsum("ts,sa,tsa->", alive, target.probabilities, advantage))
+
+
+def _discounts(process: MarkovProcess) -> Array:
+    return np.asarray(process.discount ** np.arange(process.horizon, dtype=np.float64))

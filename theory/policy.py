@@ -1,0 +1,176 @@
+"""Softmax policies, tabular or log-linear: probabilities, log-probabilities and scores."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from theory import checks
+
+Array = NDArray[np.float64]
+
+
+class SoftmaxPolicy:
+    """pi(a|s) = exp(logits[s, a]) / sum over a' of exp(logits[s, a']).
+
+    `SoftmaxPolicy(logits)` is tabular: its parameters are the logits, P = S*A, in row-major order.
+    `SoftmaxPolicy.from_features(features, parameters)` is log-linear: logits = features @ parameters.
+    A logit of -inf gives an action probability zero (a truncated sampler); every state keeps at least one action.
+
+    The score is z(s, a) = gradient of log pi(a|s) in the parameters:
+    tabular e_(s,a) - sum over a' of pi(a'|s) e_(s,a'); log-linear features[s, a] - sum over a' of pi(a'|s) features[s, a'].
+
+    Args:
+        logits: (S, A).
+
+    Raises:
+        ValueError: logits are NaN or +inf, a state has no action left, or shapes disagree.
+
+    >>> SoftmaxPolicy([[0.0, 0.0]]).probabilities
+    array([[0.5, 0.5]])
+    """
+
+    def __init__(self, logits: Any) -> None:
+        """Keep a checked copy of the (S, A) logits."""
+        shape = np.shape(logits)
+        if len(shape) != 2 or 0 in shape:
+            raise ValueError(f"logits have shape {shape}; expected (S, A) with S, A >= 1")
+        self.logits: Array = checks.float_array("logits", logits, shape)
+        if np.isposinf(self.logits).any():
+            raise ValueError("logits contain +inf; expected finite numbers, or -inf for an action of probability zero")
+        empty = np.flatnonzero(np.isneginf(self.logits).all(axis=1))
+        if empty.size:
+            raise ValueError(f"logits of state {empty[0]} are all -inf; expected at least one possible action")
+        self._features: Array | None = None
+        self.parameters: Array = self.logits.reshape(-1)
+
+    @classmethod
+    def from_features(cls, features: Any, parameters: Any) -> SoftmaxPolicy:
+        """Log-linear policy: logits[s, a] = sum over p of features[s, a, p] parameters[p].
+
+        Args:
+            features: (S, A, P), finite.
+            parameters: (P,), finite.
+        """
+        shape = np.shape(features)
+        if len(shape) != 3 or 0 in shape:
+            raise ValueError(f"features have shape {shape}; expected (S, A, P) with S, A, P >= 1")
+        table = checks.float_array("features", features, shape)
+        theta = checks.float_array("parameters", parameters, (shape[2],))
+        checks.finite("features", table)
+        checks.finite("parameters", theta)
+        policy = cls(table @ theta)
+        policy._features, policy.parameters = table, theta
+        return policy
+
+    def with_parameters(self, parameters: Any) -> SoftmaxPolicy:
+        """The same family of policies (tabular, or log-linear with the same features) at other parameters (P,)."""
+        if self._features is not None:
+            return SoftmaxPolicy.from_features(self._features, parameters)
+        if np.shape(parameters) != self.parameters.shape:
+            raise ValueError(f"parameters have shape {np.shape(parameters)}; expected {self.parameters.shape}")
+        return SoftmaxPolicy(np.reshape(parameters, self.logits.shape))
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickle by what defines the policy."""
+        if self._features is None:
+            return SoftmaxPolicy, (self.logits,)
+        return SoftmaxPolicy.from_features, (self._features, self.parameters)
+
+    @property
+    def states(self) -> int:
+        """S, the number of states."""
+        return int(self.logits.shape[0])
+
+    @property
+    def actions(self) -> int:
+        """A, the number of actions."""
+        return int(self.logits.shape[1])
+
+    @property
+    def parameter_count(self) -> int:
+        """P, the number of parameters."""
+        return int(self.parameters.size)
+
+    @cached_property
+    def log_probabilities(self) -> Array:
+        """log pi(a|s), shape (S, A), in nats."""
+        shifted = self.logits - self.logits.max(axis=1, keepdims=True)
+        return _frozen(shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True)))
+
+    @cached_property
+    def probabilities(self) -> Array:
+        """pi(a|s), shape (S, A)."""
+        weights = np.exp(self.logits - self.logits.max(axis=1, keepdims=True))
+        return _frozen(weights / weights.sum(axis=1, keepdims=True))
+
+    @cached_property
+    def score(self) -> Array:
+        """z(s, a), shape (S, A, P). The whole table: S*A*P numbers, so only for small problems."""
+        identity = np.eye(self.states * self.actions).reshape(-1, self.states, self.actions)
+        return _frozen(self.combine_scores(identity).reshape(self.states, self.actions, -1))
+
+    @cached_property
+    def squared_score(self) -> Array:
+        """|z(s, a)|^2, shape (S, A)."""
+        if self._features is None:
+            pi = self.probabilities
+            return _frozen(1.0 - 2.0 * pi + (pi**2).sum(axis=1, keepdims=True))
+        return _frozen((self._centred_features**2).sum(axis=-1))
+
+    @cached_property
+    def _centred_features(self) -> Array:
+        assert self._features is not None
+        return self._features - np.einsum("sa,sap->sp", self.probabilities, self._features)[:, None, :]
+
+    def combine_scores(self, weights: Array) -> Array:
+        """Sum over s, a of weights[..., s, a] z(s, a): from (..., S, A) to (..., P)."""
+        flat = weights.shape[:-2] + (self.states * self.actions,)
+        if self._features is None:
+            centred = weights - self.probabilities * weights.sum(axis=-1, keepdims=True)
+            return np.asarray(centred.reshape(flat))
+        return np.asarray(weights.reshape(flat) @ self._centred_features.reshape(flat[-1], -1))
+
+    def project_on_scores(self, vectors: Array) -> Array:
+        """<vectors[..., s, :], z(s, a)>: from (..., S, P) to (..., S, A)."""
+        if self._features is None:
+            own = np.einsum("...ssa->...sa", vectors.reshape(*vectors.shape[:-1], self.states, self.actions))
+            return np.asarray(own - np.einsum("sa,...sa->...s", self.probabilities, own)[..., None])
+        return np.einsum("sap,...sp->...sa", self._centred_features, vectors)
+
+    def squared_norm_of_combination(self, left: Array, right: Array) -> Array:
+        """<sum of left[n] z, sum of right[n] z> for each n: from two (N, S, A) arrays to (N,)."""
+        if self._features is None:
+            pi = self.probabilities
+            left_total, right_total = left.sum(axis=-1), right.sum(axis=-1)
+            cross = np.einsum("nsa,nsa->n", left, right)
+            cross -= np.einsum("nsa,sa,ns->n", left, pi, right_total, optimize=True)
+            cross -= np.einsum("nsa,sa,ns->n", right, pi, left_total, optimize=True)
+            return np.asarray(cross + (left_total * right_total) @ (pi**2).sum(axis=-1))
+        return np.einsum("np,np->n", self.combine_scores(left), self.combine_scores(right))
+
+
+class Ratios(NamedTuple):
+    """What two policies over the same states and actions say of each other, per state and action."""
+
+    log_ratio: Array
+    """log pi(a|s) - log mu(a|s), (S, A); -inf where only mu acts, zero where neither does."""
+    lost: NDArray[np.bool_]
+    """Where the target acts and the behaviour does not, (S, A)."""
+
+
+def ratios(target: SoftmaxPolicy, behaviour: SoftmaxPolicy) -> Ratios:
+    """Log-ratios of the target to the behaviour policy, and where support is lost."""
+    with np.errstate(invalid="ignore"):
+        log_ratio = target.log_probabilities - behaviour.log_probabilities
+    unused = behaviour.probabilities == 0.0
+    return Ratios(np.where(unused, 0.0, log_ratio), unused & (target.probabilities > 0.0))
+
+
+def _frozen(array: Array) -> Array:
+    array = np.asarray(array)
+    array.flags.writeable = False
+    return array

@@ -1,0 +1,243 @@
+"""The registry of importance weights: a weight is one function and one card."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from theory import checks
+from theory.weights.tokens import Tokens, tokens_of
+
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Card:
+    """What is known of a weight: formula, source, defaults, and properties that the tests check by enumeration."""
+
+    name: str
+    summary: str
+    """One line."""
+    formula: str
+    """c_t in the words of the glossary."""
+    source: str
+    """Paper, arXiv number, equation where known."""
+    defaults: str
+    """Every option's default and where it comes from."""
+    unbiased_for: tuple[tuple[str, str], ...] = ()
+    """The (signal, score) pairs for which the expected estimator is the true gradient at the default options, with
+    reduction "sum"; the tests check that no other pair of the standard list is."""
+    aliases: tuple[str, ...] = ()
+    """Names that papers and libraries use for the same weight."""
+    caution: str = ""
+    """What one should know before using it."""
+    baseline_invariant: bool | None = None
+    """At the default options; filled in by the registry from the family's rule."""
+    engines: tuple[str, ...] = ()
+    """The engines that can take it; filled in by the registry."""
+
+
+@dataclass(frozen=True, eq=False)
+class Factors:
+    """A weight as the recursion needs it, over a table of log-ratios of shape (S, A):
+
+    c_t = [product over j < t of before_j] own(stat_t) [product over j > t of after_j],
+    stat_t = minimum over j < t of key_j, and +inf where there is no earlier token.
+    """
+
+    before: Array | None
+    """(S, A), the factor that every later token's coefficient gets from this token; None for 1."""
+    own: Callable[[Array, Array], Array]
+    """(stat, advantage) -> own factor. stat has shape (K, 1, 1, 1) and advantage a shape that broadcasts with
+    (K, S, A, S'); the result broadcasts with (K, S, A, S')."""
+    after: Array | None = None
+    """(S, A), the factor that every earlier token's coefficient gets from this token; None for 1."""
+    key: Array | None = None
+    """(S, A), what the running minimum is taken of; None where the weight has no statistic."""
+
+
+@dataclass(frozen=True, eq=False)
+class Family:
+    """One weight with all values of its options."""
+
+    card: Card
+    function: Callable[..., Any]
+    """(tokens, **options) -> (N, T) coefficients, in the array library of the tokens."""
+    options: Mapping[str, Any]
+    """Option names and defaults."""
+    check: Callable[..., None] | None
+    """(**options) -> None, raising ValueError on values without meaning."""
+    baseline_invariant: Callable[..., bool]
+    """(**options) -> whether E[c_t b(s_t) z_t] = 0 for every b, at every t."""
+    uses_advantage: Callable[..., bool]
+    """(**options) -> whether the coefficient looks at the sign of the advantage."""
+    factors: Callable[..., Factors | None] | None
+    """(log_ratio (S, A), length, **options) -> Factors, or None where these options do not factorise."""
+    by_length: bool
+    """Whether the factors depend on the length of the episode."""
+    couples_batch: bool
+    """Whether a sequence's coefficients depend on the other sequences of the batch."""
+
+
+FAMILIES: dict[str, Family] = {}
+
+
+def register(
+    card: Card,
+    *,
+    factors: Callable[..., Factors | None] | None = None,
+    by_length: bool = False,
+    baseline_invariant: bool | Callable[..., bool] = False,
+    uses_advantage: bool | Callable[..., bool] = False,
+    couples_batch: bool = False,
+    check: Callable[..., None] | None = None,
+) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Decorator: enter a weight's function in the registry. Its keyword-only arguments are the weight's options."""
+
+    def rule(value: bool | Callable[..., bool]) -> Callable[..., bool]:
+        return value if callable(value) else lambda **_: value
+
+    def enter(function: Callable[..., Any]) -> Callable[..., Any]:
+        parameters = inspect.signature(function).parameters.values()
+        options = {p.name: p.default for p in parameters if p.kind is inspect.Parameter.KEYWORD_ONLY}
+        family = Family(
+            card, function, options, check, rule(baseline_invariant), rule(uses_advantage), factors, by_length,
+            couples_batch,
+        )  # fmt: skip
+        default = Weight(family, options)
+        engines = ("recursion", "enumeration", "sampling")
+        filled = {
+            "baseline_invariant": default.baseline_invariant,
+            "engines": engines if default.factorises else engines[1:],
+        }
+        object.__setattr__(family, "card", Card(**{**vars(card), **filled}))
+        if card.name in FAMILIES:
+            raise ValueError(f"weight {card.name!r} is registered already")
+        FAMILIES[card.name] = family
+        return function
+
+    return enter
+
+
+@dataclass(frozen=True, eq=False)
+class Weight:
+    """An importance weight with its options fixed. Made by `theory.weight(name, **options)`."""
+
+    family: Family
+    options: Mapping[str, Any]
+
+    @property
+    def name(self) -> str:
+        """The registered name."""
+        return self.family.card.name
+
+    @property
+    def card(self) -> Card:
+        """The card of the family."""
+        return self.family.card
+
+    @property
+    def label(self) -> str:
+        """Name and the options that differ from their defaults, such as `minpro(clip=(0.8, 1.28))`."""
+        changed = {k: v for k, v in self.options.items() if v != self.family.options[k]}
+        return self.name + (f"({', '.join(f'{k}={v}' for k, v in changed.items())})" if changed else "")
+
+    @property
+    def baseline_invariant(self) -> bool:
+        """Whether E[c_t b(s_t) z_t] = 0 for every function b of the state."""
+        return bool(self.family.baseline_invariant(**self.options))
+
+    @property
+    def uses_advantage(self) -> bool:
+        """Whether the coefficients look at the sign of the advantage."""
+        return bool(self.family.uses_advantage(**self.options))
+
+    @property
+    def factorises(self) -> bool:
+        """Whether the recursion can take the weight with these options."""
+        return self.factors(np.zeros((1, 1)), 1) is not None
+
+    def factors(self, log_ratio: Array, length: int) -> Factors | None:
+        """The recursion's form over a table of log-ratios (S, A), for episodes of this length; None where there is none."""
+        if self.family.factors is None:
+            return None
+        return self.family.factors(log_ratio, length, **self.options)
+
+    def coefficients(self, log_ratio: Any, mask: Any = None, advantage: Any = None) -> Any:
+        """What multiplies advantage_t * score_t of each token; a constant (stop-gradient), zero where masked.
+
+        With reduction "sum" the gradient of the surrogate in the token log-probabilities is coefficients * advantage.
+
+        Args:
+            log_ratio: (N, T), log pi(a_t|s_t) - log mu(a_t|s_t), a NumPy array or a PyTorch tensor. -inf means that the
+                target never takes the action. What stands at masked tokens is ignored.
+            mask: (N, T), true or non-zero where the token counts; default all.
+            advantage: (N, T), the signal; needed by weights that look at its sign.
+
+        Returns:
+            (N, T), of log_ratio's type, array library and device.
+
+        Raises:
+            ValueError: shapes disagree, log_ratio is NaN or +inf at a token that counts, or a needed advantage is missing.
+        """
+        tokens = tokens_of(log_ratio, mask, advantage, needs_advantage=self.uses_advantage, name=self.name)
+        return self._where_counted(tokens)
+
+    def coefficients_of_each(self, log_ratio: Any, mask: Any = None, advantage: Any = None) -> Any:
+        """Like `coefficients`, with every sequence a batch of its own: what one trajectory alone would get."""
+        tokens = tokens_of(log_ratio, mask, advantage, needs_advantage=self.uses_advantage, name=self.name)
+        return self._where_counted(tokens._replace(one_batch=False))
+
+    def _where_counted(self, tokens: Tokens) -> Any:
+        result = self.family.function(tokens, **self.options)
+        return tokens.xp.where(tokens.mask, result, tokens.xp.zeros_like(tokens.log_ratio))
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickle by name and options."""
+        return _restore, (self.name, dict(self.options))
+
+    def __repr__(self) -> str:
+        """As it is made."""
+        return f"theory.weight({', '.join([repr(self.name)] + [f'{k}={v!r}' for k, v in self.options.items()])})"
+
+
+def weight(name: str | Weight, **options: Any) -> Weight:
+    """An importance weight by its registered name, with options.
+
+    >>> weight("minpro", clip=(0.8, 1.28)).label
+    'minpro(clip=(0.8, 1.28))'
+
+    Raises:
+        ValueError: an unknown name or option, or an option's value without meaning.
+    """
+    if isinstance(name, Weight):
+        if options:
+            raise ValueError(f"options {sorted(options)} were given beside a weight that is already made: {name!r}")
+        return name
+    family = FAMILIES[checks.known_name("weight", name, FAMILIES)]
+    for option in options:
+        if not family.options:
+            raise ValueError(f"weight {name!r} has no options; got {option!r}")
+        checks.known_name(f"option of weight {name!r}", option, family.options)
+    merged = {k: _plain(v) for k, v in {**family.options, **options}.items()}
+    if family.check is not None:
+        family.check(**merged)
+    return Weight(family, merged)
+
+
+def weight_cards() -> dict[str, Card]:
+    """The registry: name -> card."""
+    return {name: family.card for name, family in sorted(FAMILIES.items())}
+
+
+def _restore(name: str, options: Mapping[str, Any]) -> Weight:
+    return weight(name, **options)
+
+
+def _plain(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list) else value

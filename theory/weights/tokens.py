@@ -1,0 +1,106 @@
+"""What a weight sees of a batch of token sequences, in NumPy or PyTorch alike."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import array_api_compat
+
+
+class Tokens(NamedTuple):
+    """A batch of N sequences of up to T tokens. At masked tokens log_ratio is 0 and advantage is 0."""
+
+    xp: Any
+    """The array namespace (array API)."""
+    log_ratio: Any
+    """(N, T) l_t = log pi(a_t|s_t) - log mu(a_t|s_t)."""
+    mask: Any
+    """(N, T) bool, true where the token counts."""
+    advantage: Any
+    """(N, T), or None where the weight does not look at it."""
+    one_batch: bool = True
+    """Whether the N sequences are one batch; otherwise each is a batch of its own."""
+
+    @property
+    def ratio(self) -> Any:
+        """rho_t = exp(l_t), (N, T)."""
+        return self.xp.exp(self.log_ratio)
+
+    @property
+    def length(self) -> Any:
+        """Number of tokens that count, at least 1 so that one can divide by it, (N, 1), of log_ratio's type."""
+        count = self.xp.sum(self.xp.astype(self.mask, self.log_ratio.dtype), axis=1, keepdims=True)
+        return self.xp.maximum(count, self.xp.ones_like(count))
+
+    @property
+    def log_prefix(self) -> Any:
+        """log P_t = sum over j < t of l_j, (N, T)."""
+        return exclusive_sum(self.xp, self.log_ratio)
+
+    @property
+    def log_suffix(self) -> Any:
+        """log S_t = sum over j > t of l_j, (N, T)."""
+        xp = self.xp
+        return xp.flip(exclusive_sum(xp, xp.flip(self.log_ratio, axis=1)), axis=1)
+
+    @property
+    def log_sequence(self) -> Any:
+        """log W = sum over all j of l_j, (N, 1)."""
+        return self.xp.sum(self.log_ratio, axis=1, keepdims=True)
+
+
+def exclusive_sum(xp: Any, x: Any) -> Any:
+    """Sum over j < t of x_j along the last axis of an (N, T) array."""
+    # The array API's include_initial is not offered by every library, and inclusive minus own fails at -inf.
+    inclusive = xp.cumulative_sum(x, axis=1)
+    return xp.concat([xp.zeros_like(x[:, :1]), inclusive[:, :-1]], axis=1)
+
+
+def exclusive_minimum(xp: Any, x: Any) -> Any:
+    """Minimum over j < t of x_j along the last axis of an (N, T) array, +inf at t = 0.
+
+    The array API has no cumulative minimum: log2(T) steps of shift and minimum give it in any array library.
+    """
+    top = xp.full_like(x, float("inf"))
+    result = xp.concat([top[:, :1], x[:, :-1]], axis=1)
+    step, width = 1, x.shape[1]
+    while step < width:
+        shifted = xp.concat([top[:, :step], result[:, :-step]], axis=1)
+        result = xp.minimum(result, shifted)
+        step *= 2
+    return result
+
+
+def tokens_of(log_ratio: Any, mask: Any, advantage: Any, *, needs_advantage: bool, name: str) -> Tokens:
+    """Check the arrays of a batch and put neutral values where they are masked."""
+    xp = array_api_compat.array_namespace(log_ratio)
+    log_ratio = _constant(log_ratio)
+    if log_ratio.ndim != 2:
+        raise ValueError(f"log_ratio has shape {tuple(log_ratio.shape)}; expected (N, T)")
+    counted = _mask_of(xp, log_ratio, mask)
+    zeros = xp.zeros_like(log_ratio)
+    log_ratio = xp.where(counted, log_ratio, zeros)
+    if bool(xp.any(xp.isnan(log_ratio))) or bool(xp.any(log_ratio == float("inf"))):
+        raise ValueError("log_ratio is NaN or +inf at a token that counts; expected numbers below +inf")
+    if advantage is None:
+        if needs_advantage:
+            raise ValueError(f"weight {name!r} looks at the sign of the advantage; expected advantage of shape (N, T)")
+        return Tokens(xp, log_ratio, counted, None)
+    if tuple(advantage.shape) != tuple(log_ratio.shape):
+        raise ValueError(
+            f"advantage has shape {tuple(advantage.shape)}; expected {tuple(log_ratio.shape)}, that of log_ratio"
+        )
+    return Tokens(xp, log_ratio, counted, xp.where(counted, _constant(advantage), zeros))
+
+
+def _mask_of(xp: Any, log_ratio: Any, mask: Any) -> Any:
+    if mask is None:
+        return xp.ones_like(log_ratio, dtype=xp.bool)
+    if tuple(mask.shape) != tuple(log_ratio.shape):
+        raise ValueError(f"mask has shape {tuple(mask.shape)}; expected {tuple(log_ratio.shape)}, that of log_ratio")
+    return mask != 0
+
+
+def _constant(array: Any) -> Any:
+    """Without autograd history: a weight is a constant of the surrogate."""
+    return array.detach() if array_api_compat.is_torch_array(array) else array
