@@ -18,7 +18,7 @@ def known_name(kind: str, name: object, known: Iterable[str]) -> str:
     names = sorted(known)
     if isinstance(name, str) and name in names:
         return name
-    nearest = difflib.get_close_matches(str(name), names, n=1, cutoff=0.0)
+    nearest = difflib.get_close_matches(str(name).lower(), names, n=1, cutoff=0.0)
     hint = f"; the nearest known name is {nearest[0]!r}" if nearest else ""
     raise ValueError(f"unknown {kind} {name!r}{hint} (known: {', '.join(names)})")
 

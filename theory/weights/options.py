@@ -2,24 +2,55 @@
 
 from __future__ import annotations
 
+import math
+from numbers import Real
 from typing import Any
 
 
-def check_bounds(name: str, bounds: Any) -> None:
-    """Raise unless `bounds` is None or (low, high) with 0 <= low <= high: bounds of the ratio itself, never offsets."""
-    if bounds is None:
+def _is_number(value: Any) -> bool:
+    return isinstance(value, Real) and not isinstance(value, bool) and not math.isnan(value)
+
+
+def check_bounds(name: str, bounds: Any, *, optional: bool = False) -> None:
+    """Raise unless `bounds` is (low, high) with 0 <= low <= high: bounds of the ratio itself, never offsets."""
+    if bounds is None and optional:
         return
-    if not isinstance(bounds, tuple) or len(bounds) != 2 or not 0.0 <= bounds[0] <= bounds[1]:
+    pair = isinstance(bounds, tuple) and len(bounds) == 2 and all(map(_is_number, bounds))
+    if not pair or not 0.0 <= bounds[0] <= bounds[1]:
         raise ValueError(f"{name} is {bounds!r}; expected (low, high), bounds of the ratio with 0 <= low <= high")
 
 
+def check_trust_region(name: str, bounds: Any) -> None:
+    """Raise unless `bounds` is (low, high) with 0 <= low <= 1 <= high: the ratio 1 of equal policies lies inside."""
+    check_bounds(name, bounds)
+    if not bounds[0] <= 1.0 <= bounds[1]:
+        raise ValueError(f"{name} is {bounds!r}; expected bounds of the ratio itself around 1, such as (0.8, 1.2)")
+
+
 def check_cap(name: str, cap: Any) -> None:
-    """Raise unless `cap` is a positive number."""
-    if isinstance(cap, bool) or not isinstance(cap, (int, float)) or not cap > 0.0:
+    """Raise unless `cap` is a positive number; infinity means no cap."""
+    if not _is_number(cap) or not cap > 0.0:
         raise ValueError(f"{name} is {cap!r}; expected a positive number, an upper bound of the ratio")
 
 
-def check_level(level: Any, known: tuple[str, ...]) -> None:
-    """Raise unless `level` is one of the known levels of a ratio."""
-    if level not in known:
-        raise ValueError(f"level is {level!r}; expected one of {', '.join(map(repr, known))}")
+def check_dual(name: str, dual: Any) -> None:
+    """Raise unless `dual` is None or a number above 1: the ratio above which a negative advantage has no gradient."""
+    if dual is not None and (not _is_number(dual) or not dual > 1.0):
+        raise ValueError(f"{name} is {dual!r}; expected None or a number above 1, a bound of the ratio")
+
+
+def check_budget(name: str, budget: Any) -> None:
+    """Raise unless `budget` is a finite number of at least zero."""
+    if not _is_number(budget) or not 0.0 <= budget < math.inf:
+        raise ValueError(f"{name} is {budget!r}; expected a finite number >= 0, a mean squared log-ratio")
+
+
+def check_level(level: Any) -> None:
+    """Raise unless `level` says whose ratio is meant: the token's, or the product over the sequence."""
+    if level not in ("token", "sequence"):
+        raise ValueError(f"level is {level!r}; expected 'token' or 'sequence'")
+
+
+def bounds_nothing(bounds: tuple[float, float] | None) -> bool:
+    """Whether every ratio lies inside the bounds."""
+    return bounds is None or (bounds[0] == 0.0 and math.isinf(bounds[1]))

@@ -61,6 +61,11 @@ class Factors:
     """(S, A), what the running minimum is taken of; None where the weight has no statistic."""
 
 
+def constant_own(own: Array) -> Callable[[Array, Array], Array]:
+    """An own factor of shape (S, A) that looks at neither the statistic nor the advantage."""
+    return lambda stat, advantage: own[:, :, None]
+
+
 @dataclass(frozen=True, eq=False)
 class Family:
     """One weight with all values of its options."""
@@ -163,7 +168,7 @@ class Weight:
         return self.factors(np.zeros((1, 1)), 1) is not None
 
     def factors(self, log_ratio: Array, length: int) -> Factors | None:
-        """The recursion's form over a table of log-ratios (S, A), for episodes of this length; None where there is none."""
+        """The recursion's form over log-ratios (S, A), for episodes of this length; None where there is none."""
         if self.family.factors is None:
             return None
         return self.family.factors(log_ratio, length, **self.options)
@@ -183,7 +188,8 @@ class Weight:
             (N, T), of log_ratio's type, array library and device.
 
         Raises:
-            ValueError: shapes disagree, log_ratio is NaN or +inf at a token that counts, or a needed advantage is missing.
+            ValueError: shapes disagree, log_ratio is NaN or +inf at a token that counts, or the weight looks at the
+                advantage's sign and it is missing or NaN.
         """
         tokens = tokens_of(log_ratio, mask, advantage, needs_advantage=self.uses_advantage, name=self.name)
         return self._where_counted(tokens)
@@ -194,7 +200,9 @@ class Weight:
         return self._where_counted(tokens._replace(one_batch=False))
 
     def _where_counted(self, tokens: Tokens) -> Any:
-        result = self.family.function(tokens, **self.options)
+        # A ratio above the largest number is +inf, which a cap or a mask then bounds: no warning is due.
+        with np.errstate(over="ignore"):
+            result = self.family.function(tokens, **self.options)
         return tokens.xp.where(tokens.mask, result, tokens.xp.zeros_like(tokens.log_ratio))
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -219,6 +227,7 @@ def weight(name: str | Weight, **options: Any) -> Weight:
         if options:
             raise ValueError(f"options {sorted(options)} were given beside a weight that is already made: {name!r}")
         return name
+    _suggest_by_alias(name)
     family = FAMILIES[checks.known_name("weight", name, FAMILIES)]
     for option in options:
         if not family.options:
@@ -233,6 +242,15 @@ def weight(name: str | Weight, **options: Any) -> Weight:
 def weight_cards() -> dict[str, Card]:
     """The registry: name -> card."""
     return {name: family.card for name, family in sorted(FAMILIES.items())}
+
+
+def _suggest_by_alias(name: object) -> None:
+    """Raise where `name` is what papers or libraries call a weight: by spelling, GRPO would be nearest to gspo."""
+    if not isinstance(name, str) or name in FAMILIES:
+        return
+    for known, family in FAMILIES.items():
+        if name.lower() in (alias.lower() for alias in family.card.aliases):
+            raise ValueError(f"unknown weight {name!r}; the nearest known name is {known!r}, which has it as an alias")
 
 
 def _restore(name: str, options: Mapping[str, Any]) -> Weight:

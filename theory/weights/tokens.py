@@ -48,6 +48,16 @@ class Tokens(NamedTuple):
         """log W = sum over all j of l_j, (N, 1)."""
         return self.xp.sum(self.log_ratio, axis=1, keepdims=True)
 
+    @property
+    def sequence_ratio(self) -> Any:
+        """W, the same for all tokens of a sequence, (N, T)."""
+        return self.xp.exp(self.log_sequence + self.xp.zeros_like(self.log_ratio))
+
+    @property
+    def geometric_mean(self) -> Any:
+        """W^(1/L), the same for all tokens of a sequence, (N, T)."""
+        return self.xp.exp(self.log_sequence / self.length + self.xp.zeros_like(self.log_ratio))
+
 
 def exclusive_sum(xp: Any, x: Any) -> Any:
     """Sum over j < t of x_j along the last axis of an (N, T) array."""
@@ -90,7 +100,10 @@ def tokens_of(log_ratio: Any, mask: Any, advantage: Any, *, needs_advantage: boo
         raise ValueError(
             f"advantage has shape {tuple(advantage.shape)}; expected {tuple(log_ratio.shape)}, that of log_ratio"
         )
-    return Tokens(xp, log_ratio, counted, xp.where(counted, _constant(advantage), zeros))
+    advantage = xp.where(counted, xp.astype(_constant(advantage), log_ratio.dtype, copy=False), zeros)
+    if needs_advantage and bool(xp.any(xp.isnan(advantage))):
+        raise ValueError("advantage is NaN at a token that counts; expected numbers")
+    return Tokens(xp, log_ratio, counted, advantage)
 
 
 def _mask_of(xp: Any, log_ratio: Any, mask: Any) -> Any:

@@ -6,42 +6,38 @@ from typing import Any
 
 import numpy as np
 
-from theory.weights.registry import Array, Card, Factors, register
+from theory.weights.registry import Array, Card, Factors, constant_own, register
 from theory.weights.tokens import Tokens
 
 _NO_OPTIONS = "No options."
 
 
-def _constant_own(own: Array) -> Any:
-    return lambda stat, advantage: own[:, :, None]
-
-
 def _none(log_ratio: Array, length: int) -> Factors:
-    return Factors(before=None, own=_constant_own(np.ones_like(log_ratio)))
+    return Factors(before=None, own=constant_own(np.ones_like(log_ratio)))
 
 
 def _token(log_ratio: Array, length: int) -> Factors:
-    return Factors(before=None, own=_constant_own(np.exp(log_ratio)))
+    return Factors(before=None, own=constant_own(np.exp(log_ratio)))
 
 
 def _prefix(log_ratio: Array, length: int) -> Factors:
     ratio = np.exp(log_ratio)
-    return Factors(before=ratio, own=_constant_own(ratio))
+    return Factors(before=ratio, own=constant_own(ratio))
 
 
 def _suffix(log_ratio: Array, length: int) -> Factors:
     ratio = np.exp(log_ratio)
-    return Factors(before=None, own=_constant_own(ratio), after=ratio)
+    return Factors(before=None, own=constant_own(ratio), after=ratio)
 
 
 def _sequence(log_ratio: Array, length: int) -> Factors:
     ratio = np.exp(log_ratio)
-    return Factors(before=ratio, own=_constant_own(ratio), after=ratio)
+    return Factors(before=ratio, own=constant_own(ratio), after=ratio)
 
 
 def _geometric(log_ratio: Array, length: int) -> Factors:
     root = np.exp(log_ratio / length)
-    return Factors(before=root, own=_constant_own(root), after=root)
+    return Factors(before=root, own=constant_own(root), after=root)
 
 
 @register(
@@ -65,7 +61,8 @@ def none(tokens: Tokens) -> Any:
         name="token",
         summary="The token's own ratio: corrects the action, not the prefix it stands on nor what follows.",
         formula="c_t = rho_t",
-        source="the surrogate of Schulman et al. 2015 (TRPO, arXiv 1502.05477, eq. 3) and 2017 (PPO, arXiv 1707.06347, eq. 6)",
+        source="the surrogate of TRPO (Schulman et al. 2015, arXiv 1502.05477, eq. 3) and PPO (2017, arXiv 1707.06347, "
+        "eq. 6)",
         defaults=_NO_OPTIONS,
         aliases=("token IS", "vanilla-IS"),
     ),
@@ -87,13 +84,14 @@ def token(tokens: Tokens) -> Any:
         defaults=_NO_OPTIONS,
         unbiased_for=(
             ("target_advantage", "own"),
+            ("target_advantage", "cumulative"),
             ("target_action_value", "own"),
             ("behaviour_advantage", "cumulative"),
             ("reward", "cumulative"),
         ),
         aliases=("cumulative token ratio", "per-decision importance sampling"),
-        caution="Exact with the advantage of the target policy only; with an outcome or the advantage of the behaviour policy "
-        "the continuation is the behaviour policy's.",
+        caution="Exact with the advantage of the target policy only; with an outcome or the advantage of the behaviour "
+        "policy the continuation is the behaviour policy's.",
     ),
     factors=_prefix,
     baseline_invariant=True,
@@ -128,6 +126,7 @@ def suffix(tokens: Tokens) -> Any:
         defaults=_NO_OPTIONS,
         unbiased_for=(
             ("target_advantage", "own"),
+            ("target_advantage", "cumulative"),
             ("target_action_value", "own"),
             ("reward_to_go", "own"),
             ("outcome", "own"),
@@ -142,7 +141,7 @@ def suffix(tokens: Tokens) -> Any:
 )
 def sequence(tokens: Tokens) -> Any:
     """c_t = W."""
-    return tokens.xp.exp(tokens.log_sequence + tokens.xp.zeros_like(tokens.log_ratio))
+    return tokens.sequence_ratio
 
 
 @register(
@@ -159,4 +158,4 @@ def sequence(tokens: Tokens) -> Any:
 )
 def geometric(tokens: Tokens) -> Any:
     """c_t = W^(1/L)."""
-    return tokens.xp.exp(tokens.log_sequence / tokens.length + tokens.xp.zeros_like(tokens.log_ratio))
+    return tokens.geometric_mean

@@ -64,10 +64,11 @@ def cispo(log_ratios, advantages, *, clip):
 
 
 def v_trace(log_ratios, advantages, *, cap, trace_cap):
-    result, trace = [], 1.0
+    # The product is a sum of logs: e^-800 times e^800 is 1, which the product of two numbers of float64 is not.
+    result, log_trace = [], 0.0
     for log_rho in log_ratios:
-        result.append(0.0 if trace == 0.0 else trace * min(cap, exp(log_rho)))
-        trace *= min(trace_cap, exp(log_rho))
+        result.append(exp(log_trace + min(math.log(cap), log_rho)))
+        log_trace += min(math.log(trace_cap), log_rho)
     return result
 
 

@@ -1,0 +1,56 @@
+"""Masked importance sampling: the ratio inside an interval, nothing outside."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from theory.weights.options import bounds_nothing, check_bounds, check_level
+from theory.weights.registry import Array, Card, Factors, constant_own, register
+from theory.weights.tokens import Tokens
+
+
+def _factors(log_ratio: Array, length: int, *, level: str, interval: tuple[float, float]) -> Factors | None:
+    if level == "sequence":
+        return None
+    ratio = np.exp(log_ratio)
+    inside = (interval[0] <= ratio) & (ratio <= interval[1])
+    return Factors(before=None, own=constant_own(np.where(inside, ratio, 0.0)))
+
+
+def _check(level: str, interval: tuple[float, float]) -> None:
+    check_level(level)
+    check_bounds("interval", interval)
+
+
+@register(
+    Card(
+        name="masked",
+        summary="The ratio, of the token or of the sequence, where it lies in an interval; zero elsewhere.",
+        formula="c_t = rho_t 1(low <= rho_t <= high); with level='sequence': W 1(low <= W <= high) for all tokens",
+        source="IcePop: Ring-1T, arXiv 2510.18855; sequence-MIS: Liu, Li et al. 2025, 'When Speed Kills Stability', "
+        "part 3",
+        defaults="level='token', interval=(0.5, 5.0): IcePop's alpha and beta. One-sided masks are interval=(0.0, "
+        "high).",
+        aliases=(
+            "IcePop",
+            "MIS",
+            "Seq-MIS (level='sequence', interval=(0.0, high))",
+            "OpenRLHF level=token, mode=mask",
+            "AReaL action=mask, lower=low, upper=high",
+        ),
+        caution="In most libraries a masked token still counts in the mean over tokens, in some it does not: that is "
+        "the reduction's, not the weight's. IcePop multiplies PPO's clipped term; here the masked ratio is the whole "
+        "weight. A mask by the geometric mean of the ratios, also called sequence mask, is another thing.",
+    ),
+    factors=_factors,
+    baseline_invariant=lambda level, interval: bounds_nothing(interval),
+    check=_check,
+)
+def masked(tokens: Tokens, *, level: str = "token", interval: tuple[float, float] = (0.5, 5.0)) -> Any:
+    """c_t = x 1(low <= x <= high) with x = rho_t or W."""
+    low, high = interval
+    ratio = tokens.ratio if level == "token" else tokens.sequence_ratio
+    # A selection, not a product with 0 or 1: an overflowed ratio outside the interval gives 0, not NaN.
+    return tokens.xp.where((ratio >= low) & (ratio <= high), ratio, tokens.xp.zeros_like(ratio))
