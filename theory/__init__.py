@@ -1,19 +1,42 @@
 """Exact mathematics of off-policy policy gradients."""
 
+from theory.divergence import Divergences, SequenceDivergences, TokenDivergences, divergences, renyi_divergence
+from theory.engines.choice import ENGINES, moments
+from theory.engines.record import Moments
+from theory.estimator import Estimator, Reduction, reduction
 from theory.gradient import performance_difference, policy_gradient
+from theory.groups import GroupSignal, group
 from theory.policy import SoftmaxPolicy
 from theory.process import MarkovProcess
+from theory.signals import Signal, SignalCard, signal, signal_cards
 from theory.value_functions import Values, values
 from theory.weights.registry import Card, Weight, weight, weight_cards
 
 __all__ = [
+    "ENGINES",
     "Card",
+    "Divergences",
+    "Estimator",
+    "GroupSignal",
     "MarkovProcess",
+    "Moments",
+    "Reduction",
+    "SequenceDivergences",
+    "Signal",
+    "SignalCard",
     "SoftmaxPolicy",
+    "TokenDivergences",
     "Values",
     "Weight",
+    "divergences",
+    "group",
+    "moments",
     "performance_difference",
     "policy_gradient",
+    "reduction",
+    "renyi_divergence",
+    "signal",
+    "signal_cards",
     "values",
     "weight",
     "weight_cards",

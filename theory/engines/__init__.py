@@ -1,0 +1,1 @@
+"""Three engines, one answer: the exact recursion, exact enumeration, and sampling."""

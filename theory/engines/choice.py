@@ -1,0 +1,107 @@
+"""`theory.moments`: one question, and the choice of the engine that answers it."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import numpy as np
+from numpy.typing import NDArray
+
+from theory import checks
+from theory.engines import enumeration, question
+from theory.engines.problem import checked_ratios
+from theory.engines.question import Question
+from theory.engines.record import Moments
+from theory.engines.reduce import Draw
+from theory.engines.sampling import sampling
+from theory.estimator import Estimator
+from theory.gradient import policy_gradient
+from theory.policy import Ratios, SoftmaxPolicy
+from theory.process import MarkovProcess
+
+Array = NDArray[np.float64]
+
+ENGINES = {
+    "recursion": "exact, polynomial in the horizon; weights that factorise over the tokens",
+    "enumeration": "exact, every trajectory; any weight, small trees",
+    "sampling": "Monte Carlo with standard errors; anything",
+    "auto": "the cheaper exact engine that can take the problem, otherwise sampling",
+}
+
+
+def moments(
+    process: MarkovProcess,
+    target: SoftmaxPolicy,
+    behaviour: SoftmaxPolicy,
+    estimator: Estimator,
+    engine: str = "auto",
+    *,
+    covariance: bool = False,
+    trajectories: int = 100_000,
+    seed: int = 0,
+    missing_support: str = "raise",
+    most_trajectories: int = enumeration.MOST_TRAJECTORIES,
+) -> Moments:
+    """Mean, variance and bias of an off-policy policy-gradient estimator under data from mu.
+
+    Args:
+        process: the environment.
+        target: pi, the policy that is differentiated.
+        behaviour: mu, the policy that generates the trajectories.
+        estimator: weight x signal x score x reduction.
+        engine: "recursion", "enumeration", "sampling", or "auto", which takes the cheaper exact engine that can and falls
+            back to sampling; `Moments.engine` says which one answered.
+        covariance: also keep the (P, P) covariance of one draw (otherwise it is computed when `.covariance` is read).
+        trajectories: for sampling, how many to draw.
+        seed: for sampling.
+        missing_support: "raise", or "allow" where mu need not act wherever pi does (truncated samplers): then the moments
+            are those of the data mu can give, and `lost_mass` is the target's probability of what it cannot.
+        most_trajectories: enumeration refuses larger trees.
+
+    Raises:
+        ValueError: policies and process disagree, support is missing, an unknown name, or an engine that cannot take the
+            problem (the message names one that can).
+    """
+    checks.known_name("engine", engine, ENGINES)
+    checks.known_name("missing_support", missing_support, ("raise", "allow"))
+    if not isinstance(estimator, Estimator):
+        raise ValueError(f"estimator is {estimator!r}; expected theory.Estimator(weight=..., signal=...)")
+    ratios = checked_ratios(process, target, behaviour, missing_support == "allow")
+    asked = Question(process, target, behaviour, ratios, estimator, most_trajectories)
+    chosen = question.cheapest_engine(asked) if engine == "auto" else engine
+    gradient = policy_gradient(process, target)
+    lost = _lost_mass(process, target, ratios)
+    per_draw = estimator.trajectories_per_draw
+    if chosen == "sampling":
+        s = sampling(question.problem_to_sample(asked), estimator, trajectories, seed, covariance)
+        return Moments(
+            s.mean, s.variance, gradient, chosen, per_draw, lost, s.standard_error, s.variance_standard_error, s.draws,
+            s.covariance,
+        )  # fmt: skip
+    draw = question.exact_draw(asked, chosen, outer=covariance)
+    mean = draw.mean[0]
+    variance = float(np.maximum(draw.second[0, 0] - mean @ mean, 0.0))
+    matrix = _covariance(draw) if covariance else partial(_covariance_of, asked, chosen)
+    return Moments(mean, variance, gradient, chosen, per_draw, lost, _covariance=matrix)
+
+
+def _covariance_of(asked: Question, engine: str) -> Array:
+    return _covariance(question.exact_draw(asked, engine, outer=True))
+
+
+def _covariance(draw: Draw) -> Array:
+    assert draw.outer is not None
+    return np.asarray(draw.outer[0] - np.outer(draw.mean[0], draw.mean[0]))
+
+
+def _lost_mass(process: MarkovProcess, target: SoftmaxPolicy, ratios: Ratios) -> float:
+    """Probability, under the target, that a trajectory takes an action that mu never takes."""
+    if not ratios.lost.any():
+        return 0.0
+    kept = np.where(ratios.lost | process.absorbing[:, None], 0.0, target.probabilities)
+    still, ended = np.where(process.absorbing, 0.0, process.initial), float(process.initial @ process.absorbing)
+    for _ in range(process.horizon):
+        still = process.transition_matrix.T @ (still[:, None] * kept).reshape(-1)
+        ended += float(still @ process.absorbing)
+        still = np.where(process.absorbing, 0.0, still)
+    return max(0.0, 1.0 - ended - float(still.sum()))

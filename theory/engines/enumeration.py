@@ -1,0 +1,124 @@
+"""Exact moments by walking the tree of all trajectories, level by level, in blocks of bounded memory."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+from numpy.typing import NDArray
+
+from theory.engines.problem import Bins, EngineRefusal, Problem
+from theory.engines.trajectories import Block, Walk, returns, score_weights, token_signals
+from theory.policy import SoftmaxPolicy
+from theory.process import MarkovProcess
+
+Array = NDArray[np.float64]
+
+MOST_TRAJECTORIES = 20_000_000
+# Numbers per block in the (N, S, A) table of score weights, 32 MB, and in eight (N, T) arrays of the tokens.
+_BLOCK_NUMBERS = 4_000_000
+
+
+def count_trajectories(process: MarkovProcess, behaviour: SoftmaxPolicy) -> int:
+    """Number of trajectories of positive probability under mu, (s_0, a_0, s_1, ...); exact, however large."""
+    walk = Walk(process, behaviour)
+    from_state = [1] * process.states
+    for _ in range(process.horizon):
+        following = [0] * process.states
+        for s, n in zip(walk.state.tolist(), walk.next_state.tolist(), strict=True):
+            following[s] += from_state[n]
+        from_state = [f if d else 1 for f, d in zip(following, walk.degree.tolist(), strict=True)]
+    return sum(from_state[s] for s in np.flatnonzero(process.initial).tolist())
+
+
+def enumerate_blocks(process: MarkovProcess, behaviour: SoftmaxPolicy, most_rows: int) -> Iterator[tuple[Walk, Block]]:
+    """Every trajectory once, in blocks of about `most_rows`. Prefixes are shared until a block is split."""
+    walk, T = Walk(process, behaviour), process.horizon
+    start = np.flatnonzero(process.initial)
+    nothing = np.empty((start.size, 0), dtype=np.int64)
+    stack = [(start, nothing, start, process.initial[start])]
+    while stack:
+        origin, path, state, probability = stack.pop()
+        while path.shape[1] < T:
+            degree = walk.degree[state]
+            children = np.maximum(degree, 1)
+            total = int(children.sum())
+            if total > most_rows and state.size > 1:
+                half = state.size // 2
+                stack.append((origin[half:], path[half:], state[half:], probability[half:]))
+                origin, path, state, probability = origin[:half], path[:half], state[:half], probability[:half]
+                continue
+            parent = np.repeat(np.arange(state.size), children)
+            rank = np.arange(total) - np.repeat(np.cumsum(children) - children, children)
+            goes_on = degree[parent] > 0
+            edge = np.where(goes_on, walk.first[state[parent]] + rank, -1)
+            probability = probability[parent] * np.where(goes_on, walk.chance[edge], 1.0)
+            path = np.concatenate([path[parent], edge[:, None]], axis=1)
+            state = np.where(goes_on, walk.next_state[edge], state[parent])
+            origin = origin[parent]
+        yield walk, Block(origin, np.maximum(path, 0), path >= 0, state, probability)
+
+
+def bins_of(problem: Problem, most_trajectories: int = MOST_TRAJECTORIES) -> Bins:
+    """Moments by enumeration of every trajectory.
+
+    Raises:
+        EngineRefusal: the tree has more than `most_trajectories` leaves.
+    """
+    p = problem.process
+    needed = count_trajectories(p, problem.behaviour)
+    if needed > most_trajectories:
+        size = f"{needed}" if needed < 10**9 else f"{float(needed):.3g}" if needed < 10**300 else "over 1e300"
+        raise EngineRefusal(
+            f"enumeration needs {size} trajectories, the limit is {most_trajectories}; engine='sampling' can take it, and "
+            "engine='recursion' where the weight factorises"
+        )
+    total = _Accumulator(problem)
+    rows = max(64, _BLOCK_NUMBERS // max(p.states * p.actions * len(problem.signals), 8 * p.horizon))
+    for walk, block in enumerate_blocks(p, problem.behaviour, rows):
+        total.add(walk, block)
+    return total.bins()
+
+
+class _Accumulator:
+    """Sums over blocks, by bin."""
+
+    def __init__(self, problem: Problem) -> None:
+        self.problem = problem
+        self.sums: dict[tuple[int, float], list[Array]] = {}
+
+    def add(self, walk: Walk, block: Block) -> None:
+        """Add a block's trajectories to their bins."""
+        weights = score_weights(walk, block, self.problem, token_signals(walk, block, self.problem))
+        length = block.acting.sum(axis=1)
+        # Returns that differ in the last digits only are the same return, summed in another order.
+        outcome = np.round(returns(walk, block), 12) if self.problem.by_outcome else np.zeros(len(length))
+        keys, which = np.unique(np.stack([length, outcome], axis=1), axis=0, return_inverse=True)
+        for i, (n, value) in enumerate(keys):
+            rows = np.flatnonzero(which == i) if len(keys) > 1 else slice(None)
+            self._add_bin((int(n), float(value)), block.probability[rows], weights[:, rows])
+
+    def _add_bin(self, key: tuple[int, float], probability: Array, weights: Array) -> None:
+        target, n = self.problem.target, len(weights)
+        mean = np.stack([target.combine_scores(np.einsum("n,nsa->sa", probability, w)) for w in weights])
+        second = np.empty((n, n))
+        for o in range(n):
+            for q in range(o + 1):
+                inner = target.squared_norm_of_combination(weights[o], weights[q])
+                second[o, q] = second[q, o] = probability @ inner
+        sums = [np.array(probability.sum()), mean, second]
+        if self.problem.outer:
+            vectors = [target.combine_scores(w) for w in weights]
+            sums.append(np.stack([np.einsum("n,np,nq->pq", probability, v, v, optimize=True) for v in vectors]))
+        old = self.sums.get(key)
+        self.sums[key] = sums if old is None else [x + y for x, y in zip(old, sums, strict=True)]
+
+    def bins(self) -> Bins:
+        """The sums as arrays, ordered by length, then return."""
+        keys = sorted(self.sums)
+        columns = [np.stack([self.sums[key][i] for key in keys]) for i in range(3 + self.problem.outer)]
+        outcome = np.array([key[1] for key in keys]) if self.problem.by_outcome else np.full(len(keys), np.nan)
+        return Bins(
+            np.array([key[0] for key in keys]), outcome, columns[0], columns[1], columns[2],
+            columns[3] if self.problem.outer else None,
+        )  # fmt: skip

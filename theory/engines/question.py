@@ -1,0 +1,240 @@
+"""One estimator in one process, put to an exact engine: plain signals, signs of late rewards, optimal baselines, groups."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from theory.engines import enumeration, recursion
+from theory.engines.problem import Bins, EngineRefusal, Problem
+from theory.engines.reduce import Draw, one_trajectory, token_factor, token_mean
+from theory.estimator import Estimator
+from theory.groups import MOST_COMPOSITIONS, Categories, GroupSignal, compositions, group_moments
+from theory.policy import Ratios, SoftmaxPolicy
+from theory.process import MarkovProcess
+from theory.signals import Ones, ResolvedSignal, Signal, baseline_scale, resolve, with_baseline
+
+Array = NDArray[np.float64]
+
+# Distinct returns for which a weight that looks at the sign of a late reward is run one by one in the recursion.
+_MOST_OUTCOMES = 64
+# With "auto", enumeration above this many trajectories gives way to sampling.
+_MOST_TRAJECTORIES_AUTO = 2_000_000
+
+
+@dataclass(frozen=True, eq=False)
+class Question:
+    """Everything that `theory.moments` was asked, checked."""
+
+    process: MarkovProcess
+    target: SoftmaxPolicy
+    behaviour: SoftmaxPolicy
+    ratios: Ratios
+    estimator: Estimator
+    most_trajectories: int
+
+    def problem(self, *signals: ResolvedSignal, by_outcome: bool = False, outer: bool = False) -> Problem:
+        """The engines' form of the question."""
+        e = self.estimator
+        return Problem(
+            self.process, self.target, self.behaviour, self.ratios, e.weight, signals, e.score == "cumulative", by_outcome,
+            outer,
+        )  # fmt: skip
+
+    def from_start(self, state: int) -> Question:
+        """The same question with one start state."""
+        p = self.process
+        initial = np.zeros(p.states)
+        initial[state] = 1.0
+        only = MarkovProcess(initial, p.transition, p.reward, p.horizon, p.terminal_reward, p.absorbing, p.discount)
+        return replace(self, process=only)
+
+    def resolved(self) -> ResolvedSignal:
+        """The signal's tables; an optimal baseline is solved for."""
+        signal = self.estimator.signal
+        if signal.baseline == "optimal":
+            return with_baseline(signal, self.process, _optimal_baseline(self))
+        return resolve(signal, self.process, self.target, self.behaviour)
+
+
+def cheapest_engine(asked: Question) -> str:
+    """The exact engine that can take the question at the least cost, otherwise sampling."""
+    p = asked.process
+    count = enumeration.count_trajectories(p, asked.behaviour)
+    enumerable = count <= min(asked.most_trajectories, _MOST_TRAJECTORIES_AUTO)
+    by_tree = float(count) * (p.states * p.actions + 20.0 * p.horizon) if enumerable else np.inf
+    by_cells = _recursion_cost(asked)
+    if isinstance(asked.estimator.signal, GroupSignal) and min(by_tree, by_cells) < np.inf:
+        engine = "recursion" if by_cells < np.inf else "enumeration"
+        if _has_too_many_compositions(asked, engine):
+            return "sampling"
+    if by_tree == by_cells == np.inf:
+        return "sampling"
+    return "recursion" if by_cells < by_tree else "enumeration"
+
+
+def _recursion_cost(asked: Question) -> float:
+    """What the recursion would touch, infinite where it cannot take the question."""
+    group = isinstance(asked.estimator.signal, GroupSignal)
+    signal = ResolvedSignal("table", Ones()) if group else asked.resolved()
+    runs = 1
+    if _looks_at_late_sign(asked, signal):
+        outcomes = _outcomes(asked, signal)
+        if outcomes.size > _MOST_OUTCOMES:
+            return np.inf
+        signal, runs, group = ResolvedSignal("table", Ones()), outcomes.size, True
+    problem = asked.problem(signal, by_outcome=group)
+    return np.inf if recursion.refusal(problem) else runs * recursion.cost(problem)
+
+
+def _has_too_many_compositions(asked: Question, engine: str) -> bool:
+    states = np.flatnonzero(asked.process.initial)
+    kinds = max(_categories(asked.from_start(int(s)), engine).probability.size for s in states)
+    return compositions(asked.estimator.signal.size, kinds) > MOST_COMPOSITIONS
+
+
+def exact_draw(asked: Question, engine: str, outer: bool = False) -> Draw:
+    """Moments of one draw of the estimator (n = 1), by the recursion or by enumeration.
+
+    Raises:
+        EngineRefusal: the engine cannot take the question.
+    """
+    if isinstance(asked.estimator.signal, GroupSignal):
+        return _group_draw(asked, engine, outer)
+    signal = asked.resolved()
+    if engine == "recursion" and _looks_at_late_sign(asked, signal):
+        bins = _bins_by_outcome(asked, signal, outer)
+    else:
+        bins = _bins(asked, engine, asked.problem(signal, outer=outer))
+    return _reduced(asked, bins)
+
+
+def problem_to_sample(asked: Question) -> Problem:
+    """The question for the sampling engine."""
+    if isinstance(asked.estimator.signal, GroupSignal):
+        return asked.problem(ResolvedSignal("table", Ones()))
+    return asked.problem(asked.resolved())
+
+
+def _bins(asked: Question, engine: str, problem: Problem) -> Bins:
+    if engine == "recursion":
+        return recursion.bins_of(problem)
+    return enumeration.bins_of(problem, asked.most_trajectories)
+
+
+def _reduced(asked: Question, bins: Bins) -> Draw:
+    reduction = asked.estimator.reduction
+    if reduction.name == "token_mean":
+        return token_mean(bins, reduction.batch)
+    return one_trajectory(bins, reduction.name, asked.process.horizon)
+
+
+def _looks_at_late_sign(asked: Question, signal: ResolvedSignal) -> bool:
+    """Whether the weight needs the sign of a return, which the recursion learns at the end: it then runs once per return."""
+    return asked.estimator.weight.uses_advantage and signal.kind != "table" and not asked.process.has_step_rewards
+
+
+@dataclass(frozen=True, eq=False)
+class _ReturnMinusBaseline:
+    """t -> value - baseline[t], the signal of all trajectories of one return that is paid at the end."""
+
+    value: float
+    signal: ResolvedSignal
+    states: int
+
+    def __call__(self, t: int) -> Array:
+        return np.asarray(self.value - np.broadcast_to(self.signal.baseline_at(t), (self.states, 1, 1)))
+
+
+def _bins_by_outcome(asked: Question, signal: ResolvedSignal, outer: bool) -> Bins:
+    outcomes = _outcomes(asked, signal)
+    if outcomes.size > _MOST_OUTCOMES:
+        raise EngineRefusal(
+            f"{asked.estimator.weight.label} looks at the sign of {outcomes.size} distinct returns, the recursion takes "
+            f"{_MOST_OUTCOMES}; engine='enumeration' or 'sampling' can take it"
+        )
+    parts = []
+    for value in outcomes:
+        table = ResolvedSignal("table", _ReturnMinusBaseline(float(value), signal, asked.process.states))
+        bins = recursion.bins_of(asked.problem(table, by_outcome=True, outer=outer))
+        parts.append(_where(bins, bins.outcome == value))
+    return Bins(*(None if c[0] is None else np.concatenate(c) for c in zip(*parts, strict=True)))  # type: ignore[arg-type]
+
+
+def _outcomes(asked: Question, signal: ResolvedSignal) -> Array:
+    """The returns that episodes with a reward at the end only can have."""
+    p = asked.process
+    lengths = recursion.possible_lengths(asked.problem(signal))
+    return np.unique(np.round(p.discount ** lengths[:, None].astype(float) * p.terminal_reward, 12))
+
+
+def _where(bins: Bins, chosen: NDArray[np.bool_]) -> Bins:
+    return Bins(*(None if column is None else column[chosen] for column in bins))  # type: ignore[arg-type]
+
+
+def _optimal_baseline(asked: Question) -> Array:
+    """The baseline table (T, S) that minimises the exact variance of one draw.
+
+    With g_hat(b) = F - sum over i of b_i Y_i, the variance is quadratic in b and its minimum solves
+    Cov(Y_i, Y_j) b = Cov(Y_i, F), covariances summed over the components of the vectors.
+    """
+    e, p = asked.estimator, asked.process
+    if e.weight.uses_advantage:
+        raise ValueError(
+            f"baseline='optimal' is not defined for {e.weight.label}, whose coefficients change with the sign of the "
+            "advantage; expected a weight that does not look at it"
+        )
+    scale = baseline_scale(e.signal, p, e.signal.per_state)
+    unit = np.eye(p.states)[~p.absorbing] if e.signal.per_state else [None]
+    plain = resolve(Signal(e.signal.name), p, asked.target, asked.behaviour)
+    units = [ResolvedSignal("table", Ones(states=states, scale=scale)) for states in unit]
+    problem = asked.problem(plain, *units)
+    engine = "enumeration" if recursion.refusal(problem) else "recursion"
+    draw = _reduced(asked, _bins(asked, engine, problem))
+    spread = draw.second - draw.mean @ draw.mean.T
+    weights = np.linalg.lstsq(spread[1:, 1:], spread[1:, 0], rcond=1e-12)[0]
+    by_state = np.full(p.states, weights[0])
+    if e.signal.per_state:
+        by_state = np.zeros(p.states)
+        by_state[~p.absorbing] = weights
+    return np.asarray(scale[:, None] * by_state)
+
+
+def _group_draw(asked: Question, engine: str, outer: bool) -> Draw:
+    p, signal = asked.process, asked.estimator.signal
+    share_tokens = asked.estimator.reduction.name == "token_mean"
+    P = asked.target.parameter_count
+    mean, second, matrix = np.zeros(P), 0.0, np.zeros((P, P)) if outer else None
+    for state in np.flatnonzero(p.initial):
+        categories = _categories(asked.from_start(int(state)), engine, outer)
+        m, s, o = group_moments(signal, categories, share_tokens)
+        mean, second = mean + p.initial[state] * m, second + p.initial[state] * s
+        if matrix is not None and o is not None:
+            matrix = matrix + p.initial[state] * o
+    return Draw(mean[None], np.array([[second]]), None if matrix is None else matrix[None])
+
+
+def _categories(asked: Question, engine: str, outer: bool = False) -> Categories:
+    """Moments of one trajectory of one prompt by (outcome, length), or by outcome where tokens are not shared."""
+    e = asked.estimator
+    signs = (1.0, -1.0) if e.weight.uses_advantage else (1.0,)
+    units = [ResolvedSignal("table", Ones(value)) for value in signs]
+    bins = _bins(asked, engine, asked.problem(*units, by_outcome=True, outer=outer))
+    share = e.reduction.name == "token_mean"
+    factor = np.ones(bins.length.size) if share else token_factor(bins.length, e.reduction.name, asked.process.horizon)
+    kinds = np.stack([bins.outcome, bins.length if share else np.ones(bins.length.size)], axis=1)
+    kinds, which = np.unique(kinds, axis=0, return_inverse=True)
+    member = (which == np.arange(len(kinds))[:, None]).astype(float)
+    # The unit signal -1 gives minus the vector of negative advantages; without a sign both are the same vector.
+    mean = np.stack([sign * np.tensordot(member * factor, bins.mean[:, i], 1) for i, sign in enumerate(signs)])
+    second = np.stack([member @ (factor**2 * bins.second[:, i, i]) for i in range(len(signs))])
+    matrices = None
+    if bins.outer is not None:
+        matrices = np.stack([np.tensordot(member * factor**2, bins.outer[:, i], 1) for i in range(len(signs))])
+    both = slice(None) if len(signs) == 2 else [0, 0]
+    return Categories(
+        kinds[:, 0], kinds[:, 1], member @ bins.probability, mean[both], second[both],
+        None if matrices is None else matrices[both],
+    )  # fmt: skip

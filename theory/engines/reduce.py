@@ -1,0 +1,82 @@
+"""From the moments of one trajectory's sums to the moments of one draw of the estimator."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from theory.engines.problem import Bins
+
+Array = NDArray[np.float64]
+
+
+class Draw(NamedTuple):
+    """Moments of n jointly distributed estimators over one draw."""
+
+    mean: Array
+    """(n, P)"""
+    second: Array
+    """(n, n): E[<g_o, g_q>]."""
+    outer: Array | None
+    """(n, P, P): E[g_o g_o']."""
+
+
+def one_trajectory(bins: Bins, reduction: str, horizon: int) -> Draw:
+    """Reductions of one trajectory: sum, length_mean, constant."""
+    factor = token_factor(bins.length, reduction, horizon)
+    return Draw(
+        np.tensordot(factor, bins.mean, 1),
+        np.tensordot(factor**2, bins.second, 1),
+        None if bins.outer is None else np.tensordot(factor**2, bins.outer, 1),
+    )
+
+
+def token_factor(length: Array | NDArray[np.int64], reduction: str, horizon: int) -> Array:
+    """What multiplies the sum over the tokens of a trajectory of this length."""
+    if reduction == "length_mean":
+        # An episode of length zero has nothing to average: its sum is zero whatever the factor.
+        return np.asarray(1.0 / np.maximum(length, 1))
+    return np.full(np.shape(length), 1.0 / horizon if reduction == "constant" else 1.0)
+
+
+def token_mean(bins: Bins, batch: int) -> Draw:
+    """Sum over a batch divided by the number of tokens of the whole batch, exactly, in time polynomial in the batch.
+
+    E[sum X_i / sum L_i] = B sum over l of E[X; L = l] E[1 / (l + N)], with N the tokens of the other B - 1 trajectories; the
+    second moment also needs pairs, with the tokens of the other B - 2.
+    """
+    lengths = np.unique(bins.length)
+    member = bins.length[None, :] == lengths[:, None]
+    probability = member @ bins.probability
+    mean = np.tensordot(member.astype(float), bins.mean, 1)
+    second = np.tensordot(member.astype(float), bins.second, 1)
+    law = np.zeros(int(lengths[-1]) + 1)
+    law[lengths] = probability
+    one_less, two_less = _tokens_of_others(law, batch)
+    alone = batch * np.array([_inverse(n, one_less, 1) for n in lengths])
+    alone2 = batch * np.array([_inverse(n, one_less, 2) for n in lengths])
+    pairs = np.zeros((lengths.size, lengths.size))
+    if batch > 1:
+        by_sum = {int(n): _inverse(n, two_less, 2) for n in np.unique(lengths[:, None] + lengths)}
+        pairs = batch * (batch - 1) * np.array([[by_sum[int(n + k)] for k in lengths] for n in lengths])
+    second_all = np.tensordot(alone2, second, 1) + np.einsum("lk,lop,kqp->oq", pairs, mean, mean, optimize=True)
+    outer = None
+    if bins.outer is not None:
+        by_length = np.tensordot(member.astype(float), bins.outer, 1)
+        outer = np.tensordot(alone2, by_length, 1) + np.einsum("lk,lop,koq->opq", pairs, mean, mean, optimize=True)
+    return Draw(np.tensordot(alone, mean, 1), second_all, outer)
+
+
+def _tokens_of_others(law: Array, batch: int) -> tuple[Array, Array]:
+    """Laws of the number of tokens of batch - 1 and of batch - 2 trajectories."""
+    total, before = np.ones(1), np.ones(1)
+    for _ in range(batch - 1):
+        total, before = np.convolve(total, law), total
+    return total, before
+
+
+def _inverse(own: int, law: Array, power: int) -> float:
+    """E[1 / (own + N)^power], N with this law; a batch without any token contributes zero, so its term does not matter."""
+    return float(law @ (1.0 / np.maximum(own + np.arange(law.size), 1) ** power))

@@ -1,0 +1,100 @@
+"""An estimator is four choices: weight, signal, score, reduction."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+from theory import checks
+from theory.groups import GroupSignal
+from theory.signals import Signal, signal
+from theory.weights.registry import Weight, weight
+
+REDUCTIONS = {
+    "sum": "sum over the tokens of a trajectory",
+    "length_mean": "divided by the trajectory's own length L",
+    "constant": "divided by the horizon T",
+    "token_mean": "of a batch: divided by the number of tokens of all its trajectories",
+}
+SCORES = {
+    "own": "z_t, the score of the token itself",
+    "cumulative": "sum over k <= t of z_k",
+}
+
+
+@dataclass(frozen=True)
+class Reduction:
+    """How the tokens of a trajectory, and the trajectories of a batch, are brought together."""
+
+    name: str
+    batch: int = 1
+    """token_mean: trajectories that share one token count. With a group signal it is the group's size."""
+
+
+def reduction(name: str | Reduction, *, batch: int = 1) -> Reduction:
+    """A reduction by its name: "sum", "length_mean" (1/L), "constant" (1/T), or "token_mean" of a batch.
+
+    `token_mean` divides the sum over a batch by the tokens of the whole batch; with `batch=1` it is `length_mean`.
+    With it, `theory.moments` gives the moments of one batch's estimator.
+
+    Raises:
+        ValueError: an unknown name, or a batch that is not a positive whole number or has no use for the name.
+    """
+    if isinstance(name, Reduction):
+        return name
+    checks.known_name("reduction", name, REDUCTIONS)
+    if isinstance(batch, bool) or int(batch) != batch or batch < 1:
+        raise ValueError(f"batch is {batch!r}; expected a whole number of trajectories >= 1")
+    if batch != 1 and name != "token_mean":
+        raise ValueError(f"batch={batch} goes with reduction 'token_mean'; got {name!r}")
+    return Reduction(name, int(batch))
+
+
+@dataclass(frozen=True)
+class Estimator:
+    """g_hat = reduction( sum over tokens of weight_t x signal_t x score_t ), a function of trajectories drawn from mu.
+
+    Args:
+        weight: a name, or `theory.weight(name, **options)`.
+        signal: a name, `theory.signal(name, baseline=...)`, or `theory.group(size=...)`.
+        score: "own" (z_t) or "cumulative" (sum of z_k for k <= t).
+        reduction: "sum", "length_mean", "constant", or "token_mean" (`theory.reduction("token_mean", batch=8)`).
+
+    >>> Estimator(weight="minpro", signal="target_advantage").label
+    'minpro x target_advantage'
+
+    Raises:
+        ValueError: an unknown name.
+    """
+
+    weight: Any
+    signal: Any
+    score: Literal["own", "cumulative"] = "own"
+    reduction: Any = "sum"
+
+    def __post_init__(self) -> None:
+        """Turn names into objects."""
+        if not isinstance(self.weight, Weight):
+            object.__setattr__(self, "weight", weight(self.weight))
+        if not isinstance(self.signal, (Signal, GroupSignal)):
+            object.__setattr__(self, "signal", signal(self.signal))
+        checks.known_name("score", self.score, SCORES)
+        chosen = reduction(self.reduction)
+        if isinstance(self.signal, GroupSignal) and chosen.name == "token_mean":
+            chosen = replace(chosen, batch=self.signal.size)
+        object.__setattr__(self, "reduction", chosen)
+
+    @property
+    def label(self) -> str:
+        """The four choices, leaving out `own` and `sum`."""
+        parts = [self.weight.label, self.signal.label]
+        parts += [] if self.score == "own" else [f"{self.score} score"]
+        if self.reduction.name != "sum":
+            batch = f"(batch={self.reduction.batch})" if self.reduction.batch > 1 else ""
+            parts.append(self.reduction.name + batch)
+        return " x ".join(parts)
+
+    @property
+    def trajectories_per_draw(self) -> int:
+        """Trajectories that one draw of the estimator uses: a group, a token_mean batch, or 1."""
+        return self.signal.size if isinstance(self.signal, GroupSignal) else int(self.reduction.batch)

@@ -1,0 +1,212 @@
+"""Signals: what an estimator multiplies a token's score with, beside its weight."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from theory import checks
+from theory.policy import SoftmaxPolicy
+from theory.process import MarkovProcess
+from theory.value_functions import values
+
+Array = NDArray[np.float64]
+
+BASELINES = ("none", "expected_return", "target_value", "behaviour_value", "optimal")
+
+
+@dataclass(frozen=True)
+class SignalCard:
+    """What a signal is."""
+
+    name: str
+    summary: str
+    formula: str
+    """psi_t, measured from the start: it carries discount^t, so that identities hold for every discount."""
+    takes_baseline: bool = False
+
+
+_CARDS = (
+    SignalCard("target_advantage", "Exact advantage of the policy being trained.", "discount^t A^pi_t(s_t, a_t)"),
+    SignalCard("behaviour_advantage", "Exact advantage of the policy that generated the data.", "discount^t A^mu_t(s_t, a_t)"),
+    SignalCard("target_action_value", "Exact action value of the policy being trained.", "discount^t Q^pi_t(s_t, a_t)"),
+    SignalCard(
+        "behaviour_action_value", "Exact action value of the policy that generated the data.", "discount^t Q^mu_t(s_t, a_t)"
+    ),
+    SignalCard(
+        "reward",
+        "The step's own reward; the terminal one is paid on the last step.",
+        "discount^t r_t, plus discount^L terminal_reward(s_L) at t = L - 1",
+    ),
+    SignalCard(
+        "reward_to_go",
+        "Rewards from this step on, minus a baseline.",
+        "sum over k >= t of discount^k r_k + discount^L terminal_reward(s_L) - discount^t b_t(s_t)",
+        takes_baseline=True,
+    ),
+    SignalCard(
+        "outcome",
+        "Return of the whole trajectory, minus a baseline: one number for all of its tokens.",
+        "return - b, for a constant b; return - discount^t b_t(s_t), for values and baselines per state",
+        takes_baseline=True,
+    ),
+)  # fmt: skip
+CARDS = {card.name: card for card in _CARDS}
+
+
+def signal_cards() -> dict[str, SignalCard]:
+    """Every signal that has a name: name -> card. Group-relative ones are made by `theory.group`."""
+    return dict(CARDS)
+
+
+@dataclass(frozen=True)
+class Signal:
+    """A signal with its baseline. Made by `theory.signal(name, baseline=...)`."""
+
+    name: str
+    baseline: str | float = "none"
+    per_state: bool = False
+    """For baseline="optimal": one number per state instead of one for all."""
+
+    @property
+    def label(self) -> str:
+        """Name, and the baseline where there is one, such as `outcome(baseline=expected_return)`."""
+        if self.baseline == "none":
+            return self.name
+        return f"{self.name}(baseline={self.baseline}{', per_state=True' if self.per_state else ''})"
+
+
+def signal(name: str | Signal, *, baseline: str | float = "none", per_state: bool = False) -> Signal:
+    """A signal by its name.
+
+    Args:
+        name: one of `theory.signal_cards()`.
+        baseline: for `reward_to_go` and `outcome`: "none", a number, "expected_return" (of mu), "target_value",
+            "behaviour_value", or "optimal" (the one that minimises the exact variance of the estimator it stands in;
+            Greensmith et al. 2004, with the exact covariance in place of their bound).
+        per_state: with baseline="optimal", one number per state instead of one for all.
+
+    >>> signal("outcome", baseline="expected_return").label
+    'outcome(baseline=expected_return)'
+
+    Raises:
+        ValueError: an unknown name or baseline, or a baseline for a signal that takes none.
+    """
+    if isinstance(name, Signal):
+        return name
+    card = CARDS[checks.known_name("signal", name, CARDS)]
+    if isinstance(baseline, str):
+        checks.known_name("baseline", baseline, BASELINES)
+    elif isinstance(baseline, bool) or not np.isfinite(baseline):
+        raise ValueError(f"baseline is {baseline!r}; expected a finite number or one of {', '.join(BASELINES)}")
+    if baseline != "none" and not card.takes_baseline:
+        raise ValueError(f"signal {name!r} takes no baseline; expected baseline='none', got {baseline!r}")
+    if per_state and baseline != "optimal":
+        raise ValueError(f"per_state=True goes with baseline='optimal'; got baseline={baseline!r}")
+    return Signal(name, baseline if isinstance(baseline, str) else float(baseline), bool(per_state))
+
+
+@dataclass(frozen=True, eq=False)
+class ResolvedSignal:
+    """A signal of one process and pair of policies, as the engines take it.
+
+    kind "table": psi depends on the step alone, psi_t = table(t)[s_t, a_t, s_{t+1}].
+    kind "reward_to_go" and "outcome": the rewards of the trajectory from t on, or all of them, minus baseline[t, s_t].
+    """
+
+    kind: Literal["table", "reward_to_go", "outcome"]
+    table: Callable[[int], Array] | None = None
+    """t -> array that broadcasts with (S, A, S')."""
+    baseline: Array | None = None
+    """(T, S), with discount^t where the baseline has it."""
+
+    def baseline_at(self, t: int) -> Array | float:
+        """What is subtracted at step t, shape (S, 1, 1), or 0."""
+        return 0.0 if self.baseline is None else self.baseline[t][:, None, None]
+
+
+def resolve(signal: Signal, process: MarkovProcess, target: SoftmaxPolicy, behaviour: SoftmaxPolicy) -> ResolvedSignal:
+    """The tables of a signal; `optimal` baselines must have been replaced by numbers before (`with_baseline`)."""
+    if signal.name in ("reward_to_go", "outcome"):
+        return with_baseline(signal, process, _baseline_table(signal, process, target, behaviour))
+    if signal.name == "reward":
+        return ResolvedSignal("table", table=_Reward(process))
+    whose, what = signal.name.split("_", 1)
+    v = values(process, target if whose == "target" else behaviour)
+    return ResolvedSignal("table", table=_Discounted(process.discount, getattr(v, what)))
+
+
+def with_baseline(signal: Signal, process: MarkovProcess, baseline: Array | None) -> ResolvedSignal:
+    """`reward_to_go` or `outcome` minus a table (T, S) of numbers that already carry their discount."""
+    kind: Literal["reward_to_go", "outcome"] = "outcome" if signal.name == "outcome" else "reward_to_go"
+    return ResolvedSignal(kind, baseline=baseline)
+
+
+def baseline_scale(signal: Signal, process: MarkovProcess, per_state: bool) -> Array:
+    """The discount that a baseline carries at each step, (T,): none for a constant subtracted from the whole return."""
+    if signal.name == "outcome" and not per_state:
+        return np.ones(process.horizon)
+    return np.asarray(process.discount ** np.arange(process.horizon, dtype=np.float64))
+
+
+def _baseline_table(
+    signal: Signal, process: MarkovProcess, target: SoftmaxPolicy, behaviour: SoftmaxPolicy
+) -> Array | None:
+    shape = (process.horizon, process.states)
+    if signal.baseline == "none":
+        return None
+    if signal.baseline in ("target_value", "behaviour_value"):
+        v = values(process, target if signal.baseline == "target_value" else behaviour)
+        return baseline_scale(signal, process, per_state=True)[:, None] * v.state_value[:-1]
+    number = signal.baseline
+    if number == "expected_return":
+        number = values(process, behaviour).expected_return
+    return np.broadcast_to(baseline_scale(signal, process, per_state=False)[:, None] * float(number), shape)
+
+
+@dataclass(frozen=True, eq=False)
+class _Discounted:
+    """t -> discount^t values[t], (S, A, 1)."""
+
+    discount: float
+    values: Array
+
+    def __call__(self, t: int) -> Array:
+        return np.asarray(self.discount**t * self.values[t][:, :, None])
+
+
+@dataclass(frozen=True, eq=False)
+class _Reward:
+    """t -> discount^t r(s, a, s'), plus the terminal reward where the episode ends, (S, A, S')."""
+
+    process: MarkovProcess
+
+    def __call__(self, t: int) -> Array:
+        p = self.process
+        step = p.reward if p.reward.ndim == 3 else p.reward[:, :, None]
+        ends = p.absorbing if t + 1 < p.horizon else np.ones_like(p.absorbing)
+        last = np.where(ends, p.terminal_reward, 0.0)
+        return np.asarray(p.discount**t * step + p.discount ** (t + 1) * last)
+
+
+@dataclass(frozen=True, eq=False)
+class Ones:
+    """t -> a constant, or with `states` (S,) a function of the state alone; scaled per step where `scale` (T,) is given."""
+
+    value: float = 1.0
+    states: Array | None = None
+    scale: Array | None = None
+
+    def __call__(self, t: int) -> Array:
+        """Shape (S, 1, 1) or (1, 1, 1)."""
+        table = np.ones((1, 1, 1)) if self.states is None else self.states[:, None, None]
+        return np.asarray(self.value * table * (1.0 if self.scale is None else self.scale[t]))
+
+
+def is_group(signal: Any) -> bool:
+    """Whether a signal is group-relative (made by `theory.group`)."""
+    return not isinstance(signal, Signal)
