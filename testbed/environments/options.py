@@ -1,0 +1,33 @@
+"""Checks of option values: each raises one sentence that says what was passed and what was expected."""
+
+from __future__ import annotations
+
+import operator
+from numbers import Real
+from typing import Any
+
+
+def whole_number(name: str, value: Any, least: int, most: int | None = None) -> int:
+    """Return `value` as an int if it is a whole number in [least, most]."""
+    wanted = f">= {least}" if most is None else f"from {least} to {most}"
+    try:
+        number = operator.index(value)
+    except TypeError:
+        number = None
+    if number is None or isinstance(value, bool) or number < least or (most is not None and number > most):
+        raise ValueError(f"{name} is {value!r}; expected a whole number {wanted}")
+    return number
+
+
+def number_between(name: str, value: Any, low: float, high: float) -> float:
+    """Return `value` as a float if it lies strictly between low and high."""
+    if isinstance(value, bool) or not isinstance(value, Real) or not low < float(value) < high:
+        raise ValueError(f"{name} is {value!r}; expected a number strictly between {low:g} and {high:g}")
+    return float(value)
+
+
+def flag(name: str, value: Any) -> bool:
+    """Return `value` if it is True or False."""
+    if not isinstance(value, bool):
+        raise ValueError(f"{name} is {value!r}; expected True or False")
+    return value
