@@ -30,9 +30,9 @@ def _factors(log_ratio: Array, length: int, *, clip: tuple[float, float]) -> Fac
             "TRL loss_type=cispo, epsilon_high=high (the bound itself, not an offset; low is 0)",
             "verl policy_loss=cispo, clip_ratio_low=1-low, clip_ratio_high=high-1 (offsets)",
         ),
-        caution="Same name, different thing: TRL's epsilon_high is the cap itself, and left at its PPO value caps "
-        "every weight near 0.2; torchrl's CISPOLoss has no stop-gradient, so its clipped tokens get no gradient. With "
-        "low 0 this is `truncated` at token level.",
+        caution="Same name, different thing: TRL's epsilon_high is the cap itself, and left unset caps every weight at "
+        "0.2; torchrl's CISPOLoss has no stop-gradient, so its clipped tokens get no gradient: it is `masked` with "
+        "interval=(low, high). With low 0 this is `truncated` at token level.",
     ),
     factors=_factors,
     baseline_invariant=lambda clip: bounds_nothing(clip),

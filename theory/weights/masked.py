@@ -39,10 +39,12 @@ def _check(level: str, interval: tuple[float, float]) -> None:
             "Seq-MIS (level='sequence', interval=(0.0, high))",
             "OpenRLHF level=token, mode=mask",
             "AReaL action=mask, lower=low, upper=high",
+            "torchrl CISPOLoss (interval=(1-epsilon_low, 1+epsilon_high))",
         ),
         caution="In most libraries a masked token still counts in the mean over tokens, in some it does not: that is "
         "the reduction's, not the weight's. IcePop multiplies PPO's clipped term; here the masked ratio is the whole "
-        "weight. A mask by the geometric mean of the ratios, also called sequence mask, is another thing.",
+        "weight. OpenRLHF's level=seq is another thing than level='sequence': it keeps a sequence by the geometric "
+        "mean of its ratios, and the tokens kept carry their own ratio.",
     ),
     factors=_factors,
     baseline_invariant=lambda level, interval: bounds_nothing(interval),
