@@ -1,0 +1,136 @@
+"""The command line `testbed`. Each command imports what it needs when it runs, so that `--help` answers at once."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import re
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+app = typer.Typer(
+    add_completion=False,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    help="Exact bias and variance of off-policy corrections, in environments whose true gradient is known.",
+    epilog="Exit status: 0 done, 1 what was asked for did not hold or tasks failed, 2 wrong use.",
+)
+
+Json = Annotated[bool, typer.Option("--json", help="Print JSON on standard output, for scripts.")]
+
+
+@app.command("list")
+def list_(
+    what: Annotated[
+        str, typer.Argument(metavar="WHAT", help="environments, weights, signals, drifts or engines; all by default.")
+    ] = "",
+    json: Json = False,
+) -> None:
+    """List what has a name, one line each."""
+    from testbed.listing import print_list
+
+    print_list(what, as_json=json)
+
+
+@app.command()
+def sweep(
+    file: Annotated[
+        Path | None,
+        typer.Argument(metavar="FILE", help="Settings as TOML; the default sweep if left out.", show_default=False),
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", metavar="FOLDER", help="Where results go.", show_default="results/NAME")
+    ] = None,
+    workers: Annotated[
+        int | None, typer.Option("--workers", metavar="N", help="Local processes.", show_default="one per core")
+    ] = None,
+    seeds: Annotated[
+        str | None,
+        typer.Option(
+            "--seeds", metavar="0,1,2", help="Seeds of random drifts, instead of the file's.", show_default=False
+        ),
+    ] = None,
+    quick: Annotated[
+        bool, typer.Option("--quick", help="A small cut: two environments, two divergences, one seed.")
+    ] = False,
+    json: Json = False,
+) -> None:
+    """Measure the bias and variance of every correction in a grid of settings.
+
+    Prints a summary, and writes the table, its data sheet and figures. Run the
+    same command again to finish a sweep that was interrupted: what is done is
+    kept, and the table comes out the same.
+    """
+    from testbed.sweep.command import sweep_command
+
+    raise typer.Exit(sweep_command(file, out, workers, seeds, quick=quick, as_json=json))
+
+
+def figures(
+    results: Annotated[Path, typer.Option("--results", metavar="FOLDER", help="A sweep's folder of results.")] = Path(
+        "results/default"
+    ),
+    out: Annotated[
+        Path | None, typer.Option("--out", metavar="FOLDER", help="Where figures go.", show_default="RESULTS/figures")
+    ] = None,
+) -> None:
+    """Draw every figure from a sweep's table, each with the data behind it."""
+    from figures import draw_all
+
+    for path in draw_all(results, out or results / "figures"):
+        print(path)
+
+
+# The figures are a package of their own, which an installation may lack.
+_FIGURES = importlib.util.find_spec("figures")
+if _FIGURES is not None and _FIGURES.origin is not None:
+    app.command()(figures)
+
+
+def main() -> None:
+    """Console entry: every mistake of the user becomes one sentence on standard error and exit status 2."""
+    try:
+        status = app(standalone_mode=False)
+    except KeyboardInterrupt:
+        status = _say("interrupted", 130)
+    except BrokenPipeError:
+        # The reader of a pipe left. Python would complain once more while flushing at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        status = 1
+    except ValueError as error:
+        status = _say(str(error), 2)
+    except OSError as error:
+        status = _say(f"{error.strerror or error}: {str(error.filename)!r}" if error.filename else str(error), 2)
+    except Exception as error:
+        if not hasattr(error, "format_message"):
+            raise
+        status = _say(_usage(error), 2)
+    sys.exit(status if isinstance(status, int) else 0)
+
+
+def _say(sentence: str, status: int) -> int:
+    print(f"testbed: {sentence}", file=sys.stderr)
+    return status
+
+
+def _usage(error: Any) -> str:
+    """The sentence of a parser's error, with the nearest known command or option."""
+    from theory.checks import known_name
+
+    context: Any = getattr(error, "ctx", None)
+    where = f"; see `{context.command_path} --help`" if context is not None else ""
+    try:
+        if type(error).__name__ == "NoSuchOption":
+            names = [name for parameter in context.command.params for name in parameter.opts if name.startswith("-")]
+            known_name("option", error.option_name, [*names, "--help"])
+        unknown = re.match(r"No such command '(.*?)'", error.format_message())
+        if unknown is not None:
+            known_name("command", unknown[1], context.command.commands)
+    except ValueError as nearest:
+        return f"{nearest}{where}"
+    message = " ".join(error.format_message().split()).rstrip(".")
+    return message[:1].lower() + message[1:] + where

@@ -1,0 +1,168 @@
+"""What one cell computes. This is the part that runs in worker processes."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from time import perf_counter
+from typing import Any, NamedTuple
+
+import numpy as np
+from threadpoolctl import threadpool_limits
+
+import theory
+from testbed import drift
+from testbed.sweep import building
+from testbed.sweep.columns import mse_column
+from testbed.sweep.tasks import Cell, Pair
+from testbed.sweep.token_weights import UNKNOWN, Tokens, token_weights, tokens_of
+
+# Beyond this many moves (a few hundredths of a second) the total variation of trajectories is left NaN.
+TOTAL_VARIATION_MOVES = 500_000
+
+
+class Outcome(NamedTuple):
+    """What became of one task."""
+
+    key: str
+    values: Mapping[str, Any] | None
+    """Column -> value; None where the task failed."""
+    error: str | None
+    """One sentence; None where the task succeeded."""
+    seconds: float
+
+
+@dataclass(frozen=True, eq=False)
+class Prepared:
+    """A process with its pair of policies, shared by the cells that differ in the estimator only."""
+
+    process: theory.MarkovProcess
+    target: theory.SoftmaxPolicy
+    behaviour: theory.SoftmaxPolicy | None
+    """None where the drift cannot give the divergence."""
+    values: Mapping[str, Any]
+    tokens: Tokens | None = None
+    """Every token, where they are few enough."""
+
+
+def compute(batch: list[Cell]) -> list[Outcome]:
+    """The outcome of each cell; an exception in one does not touch the others."""
+    # Two threads on small matrices are slower than one, and a sum in another order would change the last digit.
+    with threadpool_limits(limits=1):
+        return [_outcome(cell) for cell in batch]
+
+
+def _outcome(cell: Cell) -> Outcome:
+    start = perf_counter()
+    try:
+        values, error = cell_values(cell), None
+    except Exception as problem:  # whatever it is, it is this cell's alone
+        values, error = None, " ".join(f"{type(problem).__name__}: {problem}".split())
+    return Outcome(cell.key, values, error, perf_counter() - start)
+
+
+def cell_values(cell: Cell) -> dict[str, Any]:
+    """The row of one cell, settings included; NaN where a number does not exist."""
+    prepared = _prepared(cell.pair)
+    weight, signal = _weight_of(cell.weight), building.signal_of(cell.signal)
+    reduction = building.reduction_of(cell.reduction)
+    names = {
+        "environment": cell.pair.environment.name,
+        "environment_options": cell.pair.environment.options_text,
+        "drift": cell.pair.drift.name,
+        "drift_options": cell.pair.drift.without("seed").options_text,
+        "weight": weight.label,
+        "signal": signal.label,
+        "score": cell.score,
+        "reduction": cell.reduction.label,
+        "seed": cell.pair.seed,
+        "kl_target": cell.pair.kl,
+    }
+    row = {**names, **prepared.values}
+    if prepared.behaviour is None:
+        return row
+    estimator = theory.Estimator(weight=weight, signal=signal, score=cell.score, reduction=reduction)  # type: ignore[arg-type]
+    m = theory.moments(
+        prepared.process, prepared.target, prepared.behaviour, estimator, engine=cell.engine, missing_support="allow"
+    )
+    return {**row, **moment_values(m, cell.trajectories), **_weight_values(prepared.tokens, weight, signal)}
+
+
+def moment_values(m: theory.Moments, trajectories: tuple[int, ...]) -> dict[str, Any]:
+    """The columns that come from an estimator's moments."""
+    gradient, mean = float(np.linalg.norm(m.gradient)), float(np.linalg.norm(m.mean))
+    scale = gradient if gradient > 0.0 else np.nan
+    error = 0.0 if m.standard_error is None else float(np.linalg.norm(m.standard_error))
+    return {
+        "engine": m.engine,
+        "gradient_norm": gradient,
+        "mean_norm": mean,
+        "bias_norm": float(np.linalg.norm(m.bias)),
+        "relative_bias": float(m.relative_bias),
+        "cosine": float(m.cosine),
+        "effective_step": m.effective_step,
+        "variance": float(m.variance),
+        # A variance of zero can come out as -1e-18.
+        "relative_standard_deviation": max(float(m.variance), 0.0) ** 0.5 / scale,
+        "standard_error": error,
+        "lost_mass": m.lost_mass,
+        **{mse_column(n): _relative_error(m, n, scale) for n in trajectories},
+    }
+
+
+def _weight_values(tokens: Tokens | None, weight: theory.Weight, signal: Any) -> dict[str, float]:
+    of_signal = signal if weight.uses_advantage else None
+    found = UNKNOWN if tokens is None else token_weights(tokens, weight, of_signal)
+    return {"mean_weight": found.mean, "median_weight": found.median, "share_zero_weight": found.share_zero}
+
+
+def _relative_error(m: theory.Moments, trajectories: int, scale: float) -> float:
+    # A group or a batch cannot be drawn from fewer trajectories than it has.
+    enough = trajectories >= m.trajectories_per_draw
+    return m.mean_squared_error(trajectories=trajectories) / scale**2 if enough else math.nan
+
+
+# One object per weight, so that its statistics are cached by identity.
+_weight_of = lru_cache(maxsize=64)(building.weight_of)
+
+
+@lru_cache(maxsize=8)
+def _prepared(pair: Pair) -> Prepared:
+    built = building.environment_of(pair.environment)
+    process, policy = built.process, built.target
+    sizes = {
+        "horizon": process.horizon,
+        "states": process.states,
+        "actions": process.actions,
+        "parameters": policy.parameter_count,
+    }
+    if pair.kl is None:
+        assert built.behaviour is not None, "only environments with a behaviour policy have cells without a divergence"
+        return _with_divergences(process, policy, built.behaviour, {**sizes, "strength": math.nan})
+    try:
+        drifted = drift.at(pair.drift.name, process, policy, kl=pair.kl, per=pair.per, **pair.drift.options)
+    except drift.UnreachableError:
+        return Prepared(process, policy, None, {**sizes, "status": "unreachable"})
+    return _with_divergences(process, drifted.target, drifted.behaviour, {**sizes, "strength": drifted.strength})
+
+
+def _with_divergences(
+    process: theory.MarkovProcess, target: theory.SoftmaxPolicy, behaviour: theory.SoftmaxPolicy, values: dict[str, Any]
+) -> Prepared:
+    d = theory.divergences(process, target, behaviour, moves=TOTAL_VARIATION_MOVES)
+    values |= {
+        "status": "ok",
+        "kl_token": d.token.kl_behaviour_target,
+        "kl_sequence": d.sequence.kl_behaviour_target,
+        "expected_return_target": theory.values(process, target).expected_return,
+        "expected_return_behaviour": theory.values(process, behaviour).expected_return,
+        "total_variation_sequence": d.sequence.total_variation,
+        "chi_square_token": d.token.chi_square,
+        "chi_square_sequence": d.sequence.chi_square,
+        "ess_token": d.token.effective_sample_size,
+        "ess_sequence": d.sequence.effective_sample_size,
+    }
+    plain = {k: v if isinstance(v, (str, int)) else float(v) for k, v in values.items()}
+    return Prepared(process, target, behaviour, plain, tokens_of(process, target, behaviour))

@@ -1,0 +1,75 @@
+"""From batches of tasks to outcomes, through any `concurrent.futures.Executor`."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Sequence
+from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Executor, Future, wait
+
+from testbed.sweep.computing import Outcome, compute
+from testbed.sweep.pool import local_executor
+from testbed.sweep.tasks import Cell, batches
+
+Take = Callable[[Sequence[Outcome]], None]
+"""Called in the calling thread with the outcomes of a batch, in the order in which batches finish."""
+
+DIED = "the worker process died while computing it (killed, or out of memory)"
+
+
+def dispatch(todo: list[Cell], take: Take, executor: Executor | None, workers: int) -> None:
+    """Compute every cell and hand its outcome to `take`.
+
+    With an executor of the user's, everything is submitted at once and it may order the batches as it likes. Without
+    one, local processes do the work; if one of them dies, the cells that were in its hands are computed again one by
+    one, so that the deadly one is found and the others are not lost.
+    """
+    queue = deque(batches(todo))
+    if executor is not None:
+        suspects = _drain(executor, queue, take, window=len(queue))
+        if suspects or queue:
+            raise RuntimeError("the executor broke before every task was done; what was done is kept, start again")
+        return
+    while queue:
+        with local_executor(min(workers, len(queue))) as pool:
+            # One batch more than there are workers, so that none waits; more would be lost when a worker dies.
+            suspects = _drain(pool, queue, take, window=workers + 1)
+        _one_by_one([cell for batch in suspects for cell in batch], take)
+
+
+def _drain(executor: Executor, queue: deque[list[Cell]], take: Take, window: int) -> list[list[Cell]]:
+    """Work through the queue. Returns the batches that were in flight when the executor broke, if it did."""
+    flying: dict[Future[list[Outcome]], list[Cell]] = {}
+    try:
+        while queue or flying:
+            while queue and len(flying) < window:
+                flying[executor.submit(compute, queue[0])] = queue[0]
+                queue.popleft()
+            done, _ = wait(flying, return_when=FIRST_COMPLETED)
+            for future in done:
+                outcomes = future.result()
+                del flying[future]
+                take(outcomes)
+    except BrokenExecutor:
+        finished = [f for f in flying if f.done() and not f.cancelled() and f.exception() is None]
+        for future in finished:
+            del flying[future]
+            take(future.result())
+        return list(flying.values()) or [queue.popleft()]
+    except BaseException:
+        for future in flying:
+            future.cancel()
+        raise
+    return []
+
+
+def _one_by_one(cells: list[Cell], take: Take) -> None:
+    queue = deque(cells)
+    while queue:
+        with local_executor(1) as pool:
+            try:
+                while queue:
+                    outcomes = pool.submit(compute, [queue[0]]).result()
+                    queue.popleft()
+                    take(outcomes)
+            except BrokenExecutor:
+                take([Outcome(queue.popleft().key, None, DIED, 0.0)])

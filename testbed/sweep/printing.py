@@ -1,0 +1,122 @@
+"""The summary of a sweep as text that reads well in 100 columns, in a terminal and in a file."""
+
+from __future__ import annotations
+
+import math
+import textwrap
+from dataclasses import asdict
+from typing import Any
+
+from rich.console import Console
+from rich.text import Text
+
+from testbed.sweep.summary import EXACT, Block, Summary
+
+WIDTH = 100
+NUMBER = 8
+"""Width of a column of numbers."""
+
+
+def print_summary(summary: Summary) -> None:
+    """Print to standard output: what was measured, one table per signal, and what to take from them."""
+    console = Console(width=WIDTH, highlight=False, soft_wrap=True)
+    text: list[str | Text] = [*_heading(summary), ""]
+    for block in summary.blocks:
+        text += [*_table(block, summary), ""]
+    text += [*_exact(summary), "", *_nearest(summary)]
+    for line in text:
+        console.print(line, markup=False)
+
+
+def as_data(summary: Summary) -> dict[str, Any]:
+    """The summary for `--json`: NaN becomes null, because JSON has no NaN."""
+    blocks = [{**asdict(block), "rows": [_finite(asdict(row)) for row in block.rows]} for block in summary.blocks]
+    return {**asdict(summary), "blocks": blocks, "unbiased": summary.unbiased, "least_error": summary.least_error}
+
+
+def number(value: float) -> str:
+    """At most seven characters: 0 for rounding errors, three digits, or a power of ten.
+
+    >>> [number(x) for x in (3e-16, 0.00123, 0.1, 1.5, 123.4, 98765.0, float("nan"))]
+    ['0', '0.001', '0.100', '1.50', '123', '9.9e+04', '-']
+    """
+    if math.isnan(value):
+        return "-"
+    if abs(value) < EXACT:
+        return "0"
+    if abs(value) < 0.0005:
+        return f"{value:.0e}"
+    if abs(value) < 1.0:
+        return f"{value:.3f}"
+    if abs(value) < 9999.5:
+        return f"{value:#.3g}".rstrip(".") if abs(value) < 999.5 else f"{value:.0f}"
+    return f"{value:.1e}"
+
+
+def _heading(summary: Summary) -> list[str]:
+    unreachable = f" ({summary.unreachable} out of reach of their drift)" if summary.unreachable else ""
+    text = (
+        f"{summary.cells} cells{unreachable}: {len(summary.environments)} environments "
+        f"({', '.join(summary.environments)}) under {', '.join(summary.drifts)} drift. Columns are exact divergences "
+        f"KL(mu || pi) in nats per {summary.per}; numbers are medians over environments, kinds of drift and seeds; 0 "
+        "is exact, to rounding. Relative bias is |E[g_hat] - g| / |g|. Relative standard deviation is of one "
+        "trajectory, sqrt(trace of the covariance) / |g|; for n of them divide by sqrt(n)."
+    )
+    return textwrap.wrap(text, WIDTH)
+
+
+def _table(block: Block, summary: Summary) -> list[Text]:
+    names = [_shortened(row.weight) for row in block.rows]
+    first = max(map(len, [*names, block.title]))
+    group = NUMBER * len(summary.kl)
+    kl = "".join(f"{x:>{NUMBER}g}" for x in summary.kl)
+    lines = [
+        Text.assemble(
+            (f"{block.title:<{first}}", "bold"), f"{'relative bias':>{group}}{'relative std. dev.':>{group + 2}}"
+        ),
+        Text(f"{'KL':>{first}}{kl}  {kl}", style="dim"),
+    ]
+    for name, row in zip(names, block.rows, strict=True):
+        line = Text(f"{name:<{first}}")
+        for value in row.relative_bias:
+            line.append(f"{number(value):>{NUMBER}}", style="bold green" if abs(value) < EXACT else "bold")
+        line.append("  " + "".join(f"{number(value):>{NUMBER}}" for value in row.relative_standard_deviation))
+        lines.append(line)
+    return lines
+
+
+def _shortened(weight: str) -> str:
+    # A table of four divergences leaves this much; the CSV has the name in full.
+    return weight if len(weight) <= 34 else weight[:33] + "…"
+
+
+def _exact(summary: Summary) -> list[str]:
+    exact = summary.unbiased
+    if not exact:
+        return ["Nothing is exact in every cell (relative bias below 1e-9)."]
+    return ["Exact in every cell (relative bias below 1e-9):"] + [
+        line for title, weights in exact.items() for line in _indented(f"{title}: {', '.join(weights)}")
+    ]
+
+
+def _nearest(summary: Summary) -> list[str]:
+    """Bias and variance together: which weight wins depends on how much data there is."""
+    title = f"Nearest to the truth with {summary.trajectories} trajectories (least mean squared error), by KL:"
+    lines = []
+    for signal, weights in summary.least_error.items():
+        winners = [f"{weight} at {kl:g}" for kl, weight in zip(summary.kl, weights, strict=True)]
+        lines += _indented(f"{signal}: {', '.join(winners)}")
+    return [title, *lines]
+
+
+def _indented(text: str) -> list[str]:
+    return textwrap.wrap(text, WIDTH, initial_indent="  ", subsequent_indent="    ")
+
+
+def _finite(data: dict[str, Any]) -> dict[str, Any]:
+    def clean(value: Any) -> Any:
+        if isinstance(value, (tuple, list)):
+            return [clean(v) for v in value]
+        return None if isinstance(value, float) and not math.isfinite(value) else value
+
+    return {key: clean(value) for key, value in data.items()}
