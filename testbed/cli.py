@@ -79,9 +79,9 @@ def figures(
     ] = None,
 ) -> None:
     """Draw every figure from a sweep's table, each with the data behind it."""
-    from figures import draw_all
+    from testbed.sweep.command import drawn
 
-    for path in draw_all(results, out or results / "figures"):
+    for path in drawn(results, out or results / "figures"):
         print(path)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import sys
 from collections.abc import Iterator
@@ -32,7 +33,7 @@ def sweep_command(
         _say(f"interrupted; what is finished is in {folder / FILE}, and the same command goes on from there")
         return 130
     summary = summarise(read_table(folder), per=settings.per)
-    figures = _figures(folder)
+    figures = drawn(folder, folder / "figures")
     if as_json:
         print(json.dumps(_data(result, figures) | {"summary": as_data(summary)}, indent=2))
     else:
@@ -70,11 +71,15 @@ def _progress() -> Iterator[Progress | None]:
         yield lambda done, total: bar.update(task, completed=done, total=total)
 
 
-def _figures(folder: Path) -> list[Path]:
-    import figures
-
-    draw_all = getattr(figures, "draw_all", None)
-    return [] if draw_all is None else [Path(path) for path in draw_all(folder, folder / "figures")]
+def drawn(results: Path, out: Path) -> list[Path]:
+    """Draw every figure of a folder of results; nothing where the package `figures` is not installed."""
+    # Imported here and by name: drawing needs matplotlib, and testbed must not need the package that needs testbed.
+    try:
+        package = importlib.import_module("figures")
+    except ModuleNotFoundError:
+        return []
+    draw_all = getattr(package, "draw_all", None)
+    return [] if draw_all is None else [Path(path) for path in draw_all(results, out)]
 
 
 def _data(result: SweepResult, figures: list[Path]) -> dict[str, object]:

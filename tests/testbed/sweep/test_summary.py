@@ -1,0 +1,87 @@
+"""The printed summary: medians worked by hand, numbers that fit, and the main findings of a small sweep."""
+
+from __future__ import annotations
+
+import json
+import math
+
+import numpy as np
+import pytest
+
+from testbed.sweep import Sweep, read_table, run_sweep, summarise
+from testbed.sweep.printing import WIDTH, as_data, number, print_summary
+from tests.testbed.sweep.small import Inline
+
+
+def table(rows):
+    """Columns of (weight, kl, status, bias)."""
+    weight, kl, status, bias = (np.array(column) for column in zip(*rows, strict=True))
+    n = len(rows)
+    same = {
+        "signal": "outcome",
+        "score": "own",
+        "reduction": "sum",
+        "environment": "e",
+        "environment_options": "",
+        "drift": "noise",
+    }
+    return {
+        **{name: np.array([value] * n) for name, value in same.items()},
+        "weight": weight, "kl_target": kl, "status": status, "relative_bias": bias,
+        "relative_standard_deviation": 2 * bias, "relative_mse_at_1": bias, "relative_mse_at_16": bias**2,
+    }  # fmt: skip
+
+
+def test_medians_by_hand():
+    nan = math.nan
+    summary = summarise(table([
+        ("token", 0.1, "ok", 3.0), ("token", 0.1, "ok", 1.0), ("token", 0.1, "ok", 2.0),
+        ("token", 0.2, "unreachable", nan), ("token", 0.2, "ok", 5.0),
+        ("prefix", 0.1, "ok", 0.0), ("prefix", 0.2, "ok", 1e-12), ("prefix", nan, "ok", 0.0),
+    ]))  # fmt: skip
+    assert summary.kl == (0.1, 0.2)
+    assert summary.unreachable == 1
+    [block] = summary.blocks
+    token, prefix = block.rows
+    assert token.relative_bias == (2.0, 5.0)
+    assert token.relative_standard_deviation == (4.0, 10.0)
+    assert token.relative_error == (2.0, 5.0)
+    assert token.worst_relative_bias == 5.0
+    assert prefix.weight == "prefix"
+    assert summary.unbiased == {"outcome": ["prefix"]}
+    assert summary.least_error == {"outcome": ["prefix", "prefix"]}
+
+
+def test_bias_in_a_single_cell_is_enough_to_be_biased():
+    """Also in a cell without a column: policies that the environment brings."""
+    summary = summarise(table([("token", 0.1, "ok", 0.0), ("token", math.nan, "ok", 0.1)]))
+    assert summary.unbiased == {}
+
+
+@pytest.mark.parametrize(
+    "value", [0.0, 1e-16, 3e-5, 0.0123, 0.9999, 1.0, 9.999, 99.99, 999.9, 9999.4, 9999.6, 1e17, math.nan]
+)
+def test_numbers_fit_their_column(value):
+    assert len(number(value)) <= 7
+    if value >= 1e-9:
+        assert float(number(value)) == pytest.approx(value, rel=0.5 if value < 0.001 else 0.06)
+
+
+def test_the_main_findings_can_be_read(tmp_path, capsys):
+    sweep = Sweep(
+        environments=["token_tree", "parity"], drifts=["noise"], kl=[0.01, 0.3],
+        weights=["token", "prefix", "sequence", "minpro"],
+        signals=["target_advantage", "behaviour_advantage", "outcome"],
+    )  # fmt: skip
+    run_sweep(sweep, tmp_path, executor=Inline())
+    summary = summarise(read_table(tmp_path))
+    assert summary.unbiased == {"target_advantage": ["prefix", "sequence"], "outcome": ["sequence"]}
+    print_summary(summary)
+    lines = capsys.readouterr().out.splitlines()
+    assert max(map(len, lines)) <= WIDTH
+    assert "\x1b" not in "".join(lines)
+    assert "  target_advantage: prefix, sequence" in lines
+    prefix = next(line for line in lines if line.startswith("prefix"))
+    assert prefix.split()[1:3] == ["0", "0"]
+    text = json.dumps(as_data(summary), allow_nan=False)
+    assert json.loads(text)["unbiased"] == summary.unbiased

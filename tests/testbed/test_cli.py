@@ -1,0 +1,175 @@
+"""The command line as its users meet it: what it prints where, its exit status, and how light it is."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+
+import pytest
+
+from testbed import cli
+from testbed.sweep import read_table
+from tests.testbed.sweep.small import CELLS_OF_TINY, TINY
+
+HEAVY = ("torch", "matplotlib", "gymnasium", "numpy", "scipy", "pyarrow")
+
+
+@pytest.fixture
+def run(monkeypatch, capsys):
+    """Call the console entry. Returns exit status, standard output and standard error."""
+
+    def call(*arguments):
+        monkeypatch.setattr(sys, "argv", ["testbed", *map(str, arguments)])
+        with pytest.raises(SystemExit) as caught:
+            cli.main()
+        out, err = capsys.readouterr()
+        return caught.value.code, out, err
+
+    return call
+
+
+@pytest.fixture
+def tiny(tmp_path):
+    path = tmp_path / "tiny.toml"
+    path.write_text(TINY.to_toml())
+    return path
+
+
+def python(*arguments):
+    return subprocess.run([sys.executable, *arguments], capture_output=True, text=True, check=True, timeout=60)
+
+
+def modules_after(code):
+    loaded = python("-c", f"{code}\nimport sys; print(*{{name.partition('.')[0] for name in sys.modules}})")
+    return set(loaded.stdout.splitlines()[-1].split())
+
+
+def test_importing_the_package_loads_nothing_heavy():
+    assert not modules_after("import testbed").intersection(HEAVY)
+    # Negative control: the check can see them.
+    assert "numpy" in modules_after("import testbed; testbed.Sweep")
+
+
+def test_help_loads_nothing_heavy_and_answers_at_once():
+    code = "import sys; sys.argv = ['testbed', '--help']\nfrom testbed import cli\n"
+    assert not modules_after(code + "try: cli.main()\nexcept SystemExit: pass").intersection(HEAVY)
+
+    def seconds():
+        start = time.perf_counter()
+        python("-m", "testbed", "--help")
+        return time.perf_counter() - start
+
+    # The least of several: a busy machine makes single runs slow, never fast.
+    assert min(seconds() for _ in range(5)) < 1.0
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["list", "--help"], ["sweep", "--help"], ["-h"], []])
+def test_help_fits_a_screen(arguments, run, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    status, out, err = run(*arguments)
+    assert status == (2 if not arguments else 0)
+    lines = (out + err).splitlines()
+    assert "Usage" in out + err
+    assert len(lines) <= 40
+    assert max(map(len, lines)) <= 80
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["swep"], ["'swep'", "'sweep'"]),
+        (["sweep", "--worker", "2"], ["'--worker'", "'--workers'"]),
+        (["--jsn"], ["'--jsn'"]),
+        (["list", "weigths"], ["'weigths'", "'weights'"]),
+        (["sweep", "nowhere.toml"], ["nowhere.toml", "No such file"]),
+        (["sweep", "--workers", "many"], ["--workers"]),
+        (["sweep", "--workers", "0"], ["workers is 0", ">= 1"]),
+        (["sweep", "--seeds", "one"], ["--seeds is 'one'", "0,1,2"]),
+        (["sweep", "a.toml", "b.toml"], ["b.toml"]),
+    ],
+)  # fmt: skip
+def test_wrong_use_is_one_sentence(arguments, words, run, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    status, out, err = run(*arguments)
+    assert status == 2
+    assert out == ""
+    assert len(err.splitlines()) == 1
+    assert all(word in err for word in words), err
+    assert not list(tmp_path.iterdir())
+
+
+def test_wrong_settings_name_the_key_and_the_nearest(run, tiny, tmp_path):
+    tiny.write_text(tiny.read_text().replace('"sequence"', '"sequense"'))
+    status, out, err = run("sweep", tiny, "--out", tmp_path / "out")
+    assert (status, out, len(err.splitlines())) == (2, "", 1)
+    assert all(word in err for word in ["tiny.toml", "weights[1]", "'sequense'", "'sequence'"])
+
+
+def test_a_folder_that_cannot_be_made_is_one_sentence(run, tiny):
+    status, _, err = run("sweep", tiny, "--out", tiny / "inside-a-file")
+    assert status == 2
+    assert len(err.splitlines()) == 1
+
+
+def test_sweep_prints_a_summary_and_names_its_files(run, tiny, tmp_path):
+    folder = tmp_path / "out"
+    status, out, err = run("sweep", tiny, "--out", folder, "--workers", "1")
+    assert status == 0
+    assert "target_advantage" in out
+    assert "relative bias" in out
+    assert max(map(len, out.splitlines())) <= 100
+    assert f"{CELLS_OF_TINY} tasks" in err
+    assert "table.parquet" in err
+    # Neither stream is a terminal: no colours, no bar that redraws itself.
+    assert "\x1b" not in out + err
+    assert "\r" not in out + err
+    status, out, err = run("sweep", tiny, "--out", folder, "--workers", "1", "--json")
+    assert status == 0
+    data = json.loads(out)
+    assert data["tasks"] == data["reused"] == CELLS_OF_TINY
+    assert data["failures"] == []
+    assert data["summary"]["unbiased"] == {"target_advantage": ["sequence"], "outcome": ["sequence"]}
+    assert all((folder / name.rpartition("/")[2]).exists() for name in data["files"] if "figures" not in name)
+
+
+def test_seeds_and_quick_change_the_sweep(run, tiny, tmp_path):
+    assert run("sweep", tiny, "--out", tmp_path / "a", "--workers", "1", "--seeds", "5", "--json")[0] == 0
+    assert set(read_table(tmp_path / "a")["seed"][~(read_table(tmp_path / "a")["drift"] == "given")]) == {5}
+    assert run("sweep", tiny, "--out", tmp_path / "b", "--workers", "1", "--quick", "--json")[0] == 0
+    assert set(read_table(tmp_path / "b")["kl_target"][:6]) == {0.05}
+
+
+def test_failed_tasks_give_status_one(run, tiny, tmp_path):
+    """The recursion cannot take a clip of the whole sequence's ratio."""
+    text = tiny.read_text().replace('"sequence"', '"gspo"').replace('engine = "auto"', 'engine = "recursion"')
+    tiny.write_text(text)
+    status, out, err = run("sweep", tiny, "--out", tmp_path / "out", "--workers", "1")
+    assert status == 1
+    assert "gspo" not in out.split("token", 1)[1].split("minpro")[0]
+    assert f"{CELLS_OF_TINY // 3} tasks failed" in err
+    assert "enumeration" in err
+    assert "Traceback" not in err
+    assert (tmp_path / "out" / "failures.csv").exists()
+
+
+@pytest.mark.parametrize("kind", ["environments", "weights", "signals", "drifts", "engines"])
+def test_list_gives_one_line_each(kind, run):
+    status, out, err = run("list", kind)
+    data = json.loads(run("list", kind, "--json")[1])
+    assert (status, err) == (0, "")
+    assert [line.split()[0] for line in out.splitlines()] == list(data[kind])
+    assert all(data[kind].values())
+
+
+def test_list_alone_gives_everything(run):
+    _, out, _ = run("list")
+    for word in ("Environments", "parity", "minpro", "outcome", "staleness", "recursion"):
+        assert word in out
+
+
+def test_the_module_is_the_command():
+    assert python("-m", "testbed", "list", "engines", "--json").stdout == python(
+        "-c", "import sys; sys.argv = ['testbed', 'list', 'engines', '--json']; from testbed.cli import main; main()"
+    ).stdout  # fmt: skip
