@@ -109,7 +109,7 @@ def estimate(process, target, behaviour, weight, signal, trajectory, score="own"
 def moments(process, target, behaviour, weight, signal, score="own", reduction="sum", baseline=0.0):
     """(E[g_hat] of shape (P,), E|g_hat|^2) over every trajectory of the behaviour policy.
 
-    `weight` is a name or a theory.Weight, `signal` a name of DESIGN section 5.
+    `weight` is a name or a theory.Weight, `signal` a name of `theory.signal_cards()`.
     """
     mean, second = np.zeros(target.parameter_count), 0.0
     for trajectory in trajectories(process, behaviour):

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import difflib
+import math
 from collections.abc import Iterable
+from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -23,9 +25,25 @@ def known_name(kind: str, name: object, known: Iterable[str]) -> str:
     raise ValueError(f"unknown {kind} {name!r}{hint} (known: {', '.join(names)})")
 
 
+def numbers(name: str, value: Any) -> NDArray[np.float64]:
+    """Return `value` as a float64 array of any shape."""
+    try:
+        return np.asarray(value, dtype=np.float64)
+    except (TypeError, ValueError) as why:
+        raise ValueError(f"{name} is {value!r}; expected an array of numbers") from why
+
+
+def whole_number(name: str, value: Any, least: int, of_what: str) -> int:
+    """Return `value` as an int; raise unless it is a whole number of at least `least`."""
+    number = float(value) if isinstance(value, Real) and not isinstance(value, bool) else math.nan
+    if number.is_integer() and number >= least:
+        return int(number)
+    raise ValueError(f"{name} is {value!r}; expected a whole number of {of_what}, at least {least}")
+
+
 def float_array(name: str, value: Any, shape: tuple[int, ...]) -> NDArray[np.float64]:
     """Return a read-only float64 copy of `value` with exactly this shape and no NaN."""
-    array = np.array(value, dtype=np.float64)
+    array = numbers(name, value).copy()
     if array.shape != shape:
         raise ValueError(f"{name} has shape {array.shape}; expected {shape}")
     if np.isnan(array).any():

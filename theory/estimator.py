@@ -43,11 +43,10 @@ def reduction(name: str | Reduction, *, batch: int = 1) -> Reduction:
     if isinstance(name, Reduction):
         return name
     checks.known_name("reduction", name, REDUCTIONS)
-    if isinstance(batch, bool) or int(batch) != batch or batch < 1:
-        raise ValueError(f"batch is {batch!r}; expected a whole number of trajectories >= 1")
+    batch = checks.whole_number("batch", batch, 1, "trajectories")
     if batch != 1 and name != "token_mean":
         raise ValueError(f"batch={batch} goes with reduction 'token_mean'; got {name!r}")
-    return Reduction(name, int(batch))
+    return Reduction(name, batch)
 
 
 @dataclass(frozen=True)

@@ -67,20 +67,20 @@ def group(size: int, centre: str = "mean", scale: str = "std", *, ddof: int = 1,
     checks.known_name("centre", centre, ("mean", "leave_one_out", "none"))
     checks.known_name("scale", scale, ("std", "none"))
     least = 1 if centre == "none" and scale == "none" else 2
-    if isinstance(size, bool) or int(size) != size or size < least:
-        raise ValueError(f"size is {size!r}; expected a whole number of trajectories, at least {least}")
+    size = checks.whole_number("size", size, least, "trajectories")
     if scale == "std" and not 0 <= ddof < size:
         raise ValueError(f"ddof is {ddof!r}; expected 0 <= ddof < size = {size}")
     if not epsilon >= 0.0:
         raise ValueError(f"epsilon is {epsilon!r}; expected a number >= 0")
-    return GroupSignal(int(size), centre, scale, int(ddof), float(epsilon))  # type: ignore[arg-type]
+    return GroupSignal(size, centre, scale, int(ddof), float(epsilon))  # type: ignore[arg-type]
 
 
 @dataclass(frozen=True, eq=False)
 class Categories:
     """Moments of X = sum of c_t z_t of one trajectory of one prompt, by what the rest of the group needs to know of it.
 
-    The first axis of `mean`, `second` and `outer` is the sign of the advantage, 0 for A >= 0 and 1 for A < 0, since some
+    The first axis of `mean`, `second` and `outer` is the sign of the advantage, 0 for A >= 0 and 1 for A < 0, since
+    some
     weights look at it. m is the number of categories: distinct (outcome, length), or distinct outcomes.
     """
 
@@ -110,7 +110,8 @@ MOST_COMPOSITIONS = 200_000
 def group_moments(signal: GroupSignal, prompt: Categories, share_tokens: bool) -> tuple[Array, float, Array | None]:
     """Mean (P,), second moment E|.|^2 and outer product (P, P) of one group's estimator, for one prompt.
 
-    The estimator is (1/G) sum of A_i X_i, or (sum of A_i X_i) / (sum of L_i) with `share_tokens`. Exact, by the multinomial
+    The estimator is (1/G) sum of A_i X_i, or (sum of A_i X_i) / (sum of L_i) with `share_tokens`. Exact, by the
+    multinomial
     law of the categories of the other trajectories: comb(G + m - 2, m - 1) compositions.
 
     Raises:
@@ -120,8 +121,8 @@ def group_moments(signal: GroupSignal, prompt: Categories, share_tokens: bool) -
     needed = compositions(G, m)
     if needed > MOST_COMPOSITIONS:
         raise ValueError(
-            f"a group of {G} with {m} distinct (outcome, length) categories has {needed} compositions; expected at most "
-            f"{MOST_COMPOSITIONS}; engine='sampling' can take it"
+            f"a group of {G} with {m} distinct (outcome, length) categories has {needed} compositions; expected at "
+            f"most {MOST_COMPOSITIONS}; engine='sampling' can take it"
         )
     alone = np.zeros((2, m, 2))  # coefficient of E[X; r] and of E[|X|^2; r], by sign
     pairs = np.zeros((2, m, 2, m))
@@ -151,7 +152,8 @@ def group_moments(signal: GroupSignal, prompt: Categories, share_tokens: bool) -
 def _first_members(
     signal: GroupSignal, prompt: Categories, counts: tuple[int, ...], first: int, share_tokens: bool
 ) -> tuple[Array, Array]:
-    """Advantages (m^first, first) of the first members, the others given by counts, and the factor of the group's sum."""
+    """Advantages (m^first, first) of the first members, the others given by counts, and the factor of the group's
+    sum."""
     m = prompt.probability.size
     own = np.indices((m,) * first).reshape(first, -1).T
     others = np.broadcast_to(np.repeat(np.arange(m), counts), (own.shape[0], sum(counts)))

@@ -21,7 +21,8 @@ class SoftmaxPolicy:
     A logit of -inf gives an action probability zero (a truncated sampler); every state keeps at least one action.
 
     The score is z(s, a) = gradient of log pi(a|s) in the parameters:
-    tabular e_(s,a) - sum over a' of pi(a'|s) e_(s,a'); log-linear features[s, a] - sum over a' of pi(a'|s) features[s, a'].
+    tabular e_(s,a) - sum over a' of pi(a'|s) e_(s,a'); log-linear features[s, a] - sum over a' of pi(a'|s)
+    features[s, a'].
 
     Args:
         logits: (S, A).
@@ -35,10 +36,11 @@ class SoftmaxPolicy:
 
     def __init__(self, logits: Any) -> None:
         """Keep a checked copy of the (S, A) logits."""
-        shape = np.shape(logits)
+        table = checks.numbers("logits", logits)
+        shape = table.shape
         if len(shape) != 2 or 0 in shape:
             raise ValueError(f"logits have shape {shape}; expected (S, A) with S, A >= 1")
-        self.logits: Array = checks.float_array("logits", logits, shape)
+        self.logits: Array = checks.float_array("logits", table, shape)
         if np.isposinf(self.logits).any():
             raise ValueError("logits contain +inf; expected finite numbers, or -inf for an action of probability zero")
         empty = np.flatnonzero(np.isneginf(self.logits).all(axis=1))
@@ -55,10 +57,11 @@ class SoftmaxPolicy:
             features: (S, A, P), finite.
             parameters: (P,), finite.
         """
-        shape = np.shape(features)
+        table = checks.numbers("features", features)
+        shape = table.shape
         if len(shape) != 3 or 0 in shape:
             raise ValueError(f"features have shape {shape}; expected (S, A, P) with S, A, P >= 1")
-        table = checks.float_array("features", features, shape)
+        table = checks.float_array("features", table, shape)
         theta = checks.float_array("parameters", parameters, (shape[2],))
         checks.finite("features", table)
         checks.finite("parameters", theta)
@@ -128,9 +131,10 @@ class SoftmaxPolicy:
 
     def combine_scores(self, weights: Array) -> Array:
         """Sum over s, a of weights[..., s, a] z(s, a): from (..., S, A) to (..., P)."""
-        flat = weights.shape[:-2] + (self.states * self.actions,)
+        flat = (*weights.shape[:-2], self.states * self.actions)
         if self._features is None:
-            centred = weights - self.probabilities * weights.sum(axis=-1, keepdims=True)
+            # A product with ones sums a short last axis several times faster than a reduction does.
+            centred = weights - self.probabilities * (weights @ np.ones(self.actions))[..., None]
             return np.asarray(centred.reshape(flat))
         return np.asarray(weights.reshape(flat) @ self._centred_features.reshape(flat[-1], -1))
 
@@ -145,10 +149,11 @@ class SoftmaxPolicy:
         """<sum of left[n] z, sum of right[n] z> for each n: from two (N, S, A) arrays to (N,)."""
         if self._features is None:
             pi = self.probabilities
-            left_total, right_total = left.sum(axis=-1), right.sum(axis=-1)
+            ones = np.ones(self.actions)
+            left_total, right_total = left @ ones, right @ ones
             cross = np.einsum("nsa,nsa->n", left, right)
-            cross -= np.einsum("nsa,sa,ns->n", left, pi, right_total, optimize=True)
-            cross -= np.einsum("nsa,sa,ns->n", right, pi, left_total, optimize=True)
+            cross -= np.einsum("ns,ns->n", (left * pi) @ ones, right_total)
+            cross -= np.einsum("ns,ns->n", (right * pi) @ ones, left_total)
             return np.asarray(cross + (left_total * right_total) @ (pi**2).sum(axis=-1))
         return np.einsum("np,np->n", self.combine_scores(left), self.combine_scores(right))
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from functools import cached_property
+from numbers import Real
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -16,7 +17,8 @@ Array = NDArray[np.float64]
 
 
 class Edges(NamedTuple):
-    """Every transition of positive probability out of a state that acts, sorted by state, then action, then next state."""
+    """Every transition of positive probability out of a state that acts, sorted by state, then action, then next
+    state."""
 
     state: NDArray[np.int64]
     action: NDArray[np.int64]
@@ -41,7 +43,8 @@ class MarkovProcess:
 
     Args:
         initial: (S,) start distribution.
-        transition: (S, A, S), rows sum to 1; a dense array, or a scipy.sparse matrix of shape (S*A, S) with row s*A + a.
+        transition: (S, A, S), rows sum to 1; a dense array, or a scipy.sparse matrix of shape (S*A, S) with row s*A +
+        a.
         reward: (S, A) or (S, A, S), paid on the step.
         horizon: T >= 1.
         terminal_reward: (S,), paid once on the state in which the episode ends; default zero.
@@ -72,7 +75,7 @@ class MarkovProcess:
     def __post_init__(self) -> None:
         """Check every array, and keep read-only float64 copies."""
         put = lambda name, value: object.__setattr__(self, name, value)  # noqa: E731
-        initial = np.asarray(self.initial, dtype=np.float64)
+        initial = checks.numbers("initial", self.initial)
         if initial.ndim != 1 or initial.size == 0:
             raise ValueError(f"initial has shape {initial.shape}; expected (S,) with S >= 1")
         S = initial.size
@@ -81,14 +84,12 @@ class MarkovProcess:
         checks.rows_are_distributions("initial", self.initial)
         A = self._check_transition(S)
         put("actions", A)
-        shape = np.shape(self.reward)
-        if shape not in ((S, A), (S, A, S)):
-            raise ValueError(f"reward has shape {shape}; expected (S, A) = {(S, A)} or (S, A, S) = {(S, A, S)}")
-        put("reward", checks.float_array("reward", self.reward, shape))
+        reward = checks.numbers("reward", self.reward)
+        if reward.shape not in ((S, A), (S, A, S)):
+            raise ValueError(f"reward has shape {reward.shape}; expected (S, A) = {(S, A)} or (S, A, S) = {(S, A, S)}")
+        put("reward", checks.float_array("reward", reward, reward.shape))
         checks.finite("reward", self.reward)
-        if isinstance(self.horizon, bool) or int(self.horizon) != self.horizon or self.horizon < 1:
-            raise ValueError(f"horizon is {self.horizon!r}; expected a whole number of steps T >= 1")
-        put("horizon", int(self.horizon))
+        put("horizon", checks.whole_number("horizon", self.horizon, 1, "steps T"))
         terminal = np.zeros(S) if self.terminal_reward is None else self.terminal_reward
         put("terminal_reward", checks.float_array("terminal_reward", terminal, (S,)))
         checks.finite("terminal_reward", self.terminal_reward)
@@ -99,7 +100,7 @@ class MarkovProcess:
             )
         absorbing.flags.writeable = False
         put("absorbing", absorbing)
-        if not 0.0 <= self.discount <= 1.0:
+        if not isinstance(self.discount, Real) or not 0.0 <= self.discount <= 1.0:
             raise ValueError(f"discount is {self.discount!r}; expected a number in [0, 1]")
         put("discount", float(self.discount))
 
@@ -119,7 +120,7 @@ class MarkovProcess:
                 raise ValueError(f"transition sums to {total[wrong[0]]:.9g} at index {(s, a)}; expected 1")
             object.__setattr__(self, "transition", matrix)
             return matrix.shape[0] // S
-        dense = np.asarray(self.transition, dtype=np.float64)
+        dense = checks.numbers("transition", self.transition)
         if dense.ndim != 3 or dense.shape[0] != S or dense.shape[2] != S or dense.shape[1] == 0:
             raise ValueError(
                 f"transition has shape {dense.shape}; expected (S, A, S) with S = {S}, as initial has {S} states"

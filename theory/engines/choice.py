@@ -49,17 +49,20 @@ def moments(
         target: pi, the policy that is differentiated.
         behaviour: mu, the policy that generates the trajectories.
         estimator: weight x signal x score x reduction.
-        engine: "recursion", "enumeration", "sampling", or "auto", which takes the cheaper exact engine that can and falls
+        engine: "recursion", "enumeration", "sampling", or "auto", which takes the cheaper exact engine that can and
+        falls
             back to sampling; `Moments.engine` says which one answered.
         covariance: also keep the (P, P) covariance of one draw (otherwise it is computed when `.covariance` is read).
         trajectories: for sampling, how many to draw.
         seed: for sampling.
-        missing_support: "raise", or "allow" where mu need not act wherever pi does (truncated samplers): then the moments
+        missing_support: "raise", or "allow" where mu need not act wherever pi does (truncated samplers): then the
+        moments
             are those of the data mu can give, and `lost_mass` is the target's probability of what it cannot.
         most_trajectories: enumeration refuses larger trees.
 
     Raises:
-        ValueError: policies and process disagree, support is missing, an unknown name, or an engine that cannot take the
+        ValueError: policies and process disagree, support is missing, an unknown name, or an engine that cannot take
+        the
             problem (the message names one that can).
     """
     checks.known_name("engine", engine, ENGINES)
@@ -73,6 +76,7 @@ def moments(
     lost = _lost_mass(process, target, ratios)
     per_draw = estimator.trajectories_per_draw
     if chosen == "sampling":
+        checks.whole_number("trajectories", trajectories, 1, "trajectories")
         s = sampling(question.problem_to_sample(asked), estimator, trajectories, seed, covariance)
         return Moments(
             s.mean, s.variance, gradient, chosen, per_draw, lost, s.standard_error, s.variance_standard_error, s.draws,
@@ -98,10 +102,11 @@ def _lost_mass(process: MarkovProcess, target: SoftmaxPolicy, ratios: Ratios) ->
     """Probability, under the target, that a trajectory takes an action that mu never takes."""
     if not ratios.lost.any():
         return 0.0
-    kept = np.where(ratios.lost | process.absorbing[:, None], 0.0, target.probabilities)
-    still, ended = np.where(process.absorbing, 0.0, process.initial), float(process.initial @ process.absorbing)
+    steps = np.where(process.absorbing[:, None], 0.0, target.probabilities)
+    kept, leaving = np.where(ratios.lost, 0.0, steps), np.where(ratios.lost, steps, 0.0).sum(axis=1)
+    # Summed as it is lost: one minus what is left would lose the digits of a small mass.
+    still, lost = process.initial, 0.0
     for _ in range(process.horizon):
+        lost += float(still @ leaving)
         still = process.transition_matrix.T @ (still[:, None] * kept).reshape(-1)
-        ended += float(still @ process.absorbing)
-        still = np.where(process.absorbing, 0.0, still)
-    return max(0.0, 1.0 - ended - float(still.sum()))
+    return lost
