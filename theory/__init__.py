@@ -1,5 +1,6 @@
 """Exact mathematics of off-policy policy gradients."""
 
+from theory.decomposition import Decomposition, decompose
 from theory.divergence import Divergences, SequenceDivergences, TokenDivergences, divergences, renyi_divergence
 from theory.engines.choice import ENGINES, moments
 from theory.engines.record import Moments
@@ -15,6 +16,7 @@ from theory.weights.registry import Card, Weight, weight, weight_cards
 __all__ = [
     "ENGINES",
     "Card",
+    "Decomposition",
     "Divergences",
     "Estimator",
     "GroupSignal",
@@ -28,6 +30,7 @@ __all__ = [
     "TokenDivergences",
     "Values",
     "Weight",
+    "decompose",
     "divergences",
     "group",
     "moments",

@@ -1,7 +1,9 @@
 """The cells of the recursion, (state, value of the running minimum), and how a step moves what they hold.
 
-What a cell holds is kept in threshold form: entry k of an array is the sum over all cells whose running minimum is at least
-the k-th level. In that form the minimum moves nothing between entries: entry k goes on through the actions whose key is at
+What a cell holds is kept in threshold form: entry k of an array is the sum over all cells whose running minimum is at
+least
+the k-th level. In that form the minimum moves nothing between entries: entry k goes on through the actions whose key
+is at
 least level k, so that a step is one small matrix product per level, whatever the number of cells. One cell is the
 difference of two neighbouring entries. A weight without a statistic has one level, and entry 0 is everything.
 """
@@ -81,6 +83,7 @@ class Cells:
         """Prepare what every step uses."""
         S, A, _ = self.step.shape
         self._flat_step = self.step.reshape(S * A, S)
+        self._step_by_arrival = np.ascontiguousarray(np.moveaxis(self.step, 2, 0))
         self._products: dict[str, object] = {}
 
     @property
@@ -96,11 +99,25 @@ class Cells:
             return np.asarray(weighted.reshape(K, S * A) @ self._flat_step)
         return np.einsum("ksat,sat->kt", weighted, self.step)
 
+    def push_total(self, coefficient: Coefficient, x: Array) -> Array:
+        """Like `push`, summed over all levels: (1, S'). A sum without levels, (1, S), stays one."""
+        x = x if x.ndim == 3 else x[:, :, None]
+        cells = _cells_of(x) if coefficient.by_level else x[:1]
+        weighted = coefficient.scale * np.sum(coefficient.array * cells[..., None], axis=0)
+        S, A, _ = self.step.shape
+        if weighted.shape[-1] == 1:
+            return np.asarray(np.broadcast_to(weighted, (S, A, 1)).reshape(1, S * A) @ self._flat_step)
+        return np.einsum("sat,sat->t", np.broadcast_to(weighted, self.step.shape), self.step)[None]
+
     def inject(self, coefficient: Coefficient, x: Array) -> Array:
         """Scalars (K, S) through one step, each times the score of the action taken: (K, S', P)."""
         weighted = self._weighted(coefficient, x[:, :, None])
-        arriving = weighted * self.step
-        return self.problem.target.combine_scores(np.moveaxis(arriving, 3, 1))
+        # In the order (K, S', S, A), so that what is summed over lies together in memory.
+        if weighted.shape[-1] == 1:
+            arriving = weighted[:, None, :, :, 0] * self._step_by_arrival
+        else:
+            arriving = np.moveaxis(weighted, 3, 1) * self._step_by_arrival
+        return self.problem.target.combine_scores(arriving)
 
     def push_vectors(self, coefficient: Coefficient, x: Array) -> Array:
         """Vectors (K, S, P) through one step: (K, S', P)."""
@@ -113,7 +130,7 @@ class Cells:
         matrix = self._matrix(coefficient)
         if sparse.issparse(matrix):
             return coefficient.scale * (matrix @ x[0])[None]
-        return coefficient.scale * np.matmul(matrix, x)
+        return coefficient.scale * np.matmul(np.asarray(matrix), x)
 
     def outer(self, coefficient: Coefficient, x: Array) -> Array:
         """Vectors (K, S, P) through one step, each times the score of the action taken: (K, S', P, P)."""

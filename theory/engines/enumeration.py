@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import numpy as np
 from numpy.typing import NDArray
 
-from theory.engines.problem import Bins, EngineRefusal, Problem
+from theory.engines.problem import Bins, EngineRefusal, Problem, rounded_returns
 from theory.engines.trajectories import Block, Walk, returns, score_weights, token_signals
 from theory.policy import SoftmaxPolicy
 from theory.process import MarkovProcess
@@ -70,8 +70,8 @@ def bins_of(problem: Problem, most_trajectories: int = MOST_TRAJECTORIES) -> Bin
     if needed > most_trajectories:
         size = f"{needed}" if needed < 10**9 else f"{float(needed):.3g}" if needed < 10**300 else "over 1e300"
         raise EngineRefusal(
-            f"enumeration needs {size} trajectories, the limit is {most_trajectories}; engine='sampling' can take it, and "
-            "engine='recursion' where the weight factorises"
+            f"enumeration needs {size} trajectories, the limit is {most_trajectories}; engine='sampling' can take it, "
+            "and engine='recursion' where the weight factorises"
         )
     total = _Accumulator(problem)
     rows = max(64, _BLOCK_NUMBERS // max(p.states * p.actions * len(problem.signals), 8 * p.horizon))
@@ -91,12 +91,15 @@ class _Accumulator:
         """Add a block's trajectories to their bins."""
         weights = score_weights(walk, block, self.problem, token_signals(walk, block, self.problem))
         length = block.acting.sum(axis=1)
-        # Returns that differ in the last digits only are the same return, summed in another order.
-        outcome = np.round(returns(walk, block), 12) if self.problem.by_outcome else np.zeros(len(length))
-        keys, which = np.unique(np.stack([length, outcome], axis=1), axis=0, return_inverse=True)
-        for i, (n, value) in enumerate(keys):
-            rows = np.flatnonzero(which == i) if len(keys) > 1 else slice(None)
-            self._add_bin((int(n), float(value)), block.probability[rows], weights[:, rows])
+        which, lengths, outcomes = length, np.arange(block.edge.shape[1] + 1), np.zeros(block.edge.shape[1] + 1)
+        if self.problem.by_outcome:
+            values, index = np.unique(rounded_returns(self.problem.process, returns(walk, block)), return_inverse=True)
+            which = length * values.size + index
+            lengths, outcomes = np.repeat(lengths, values.size), np.tile(values, lengths.size)
+        for i in np.flatnonzero(np.bincount(which)):
+            rows = which == i
+            chosen = slice(None) if rows.all() else rows
+            self._add_bin((int(lengths[i]), float(outcomes[i])), block.probability[chosen], weights[:, chosen])
 
     def _add_bin(self, key: tuple[int, float], probability: Array, weights: Array) -> None:
         target, n = self.problem.target, len(weights)

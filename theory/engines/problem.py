@@ -19,7 +19,8 @@ Array = NDArray[np.float64]
 
 @dataclass(frozen=True, eq=False)
 class Problem:
-    """Joint moments of vectors X_o = sum over t of c_t psi^o_t score_t, one for each signal o, of one trajectory from mu."""
+    """Joint moments of vectors X_o = sum over t of c_t psi^o_t score_t, one for each signal o, of one trajectory from
+    mu."""
 
     process: MarkovProcess
     target: SoftmaxPolicy
@@ -32,6 +33,8 @@ class Problem:
     """Whether the bins of the answer tell apart the returns of trajectories, or only their lengths."""
     outer: bool = False
     """Whether E[X_o X_o'] is wanted as a matrix, for the covariance."""
+    position: int | None = None
+    """Keep only what the token at this step contributes; None for all tokens."""
 
 
 class Bins(NamedTuple):
@@ -51,6 +54,13 @@ class Bins(NamedTuple):
     """(B, n, P, P): E[X_o X_o' 1{bin}]."""
 
 
+def rounded_returns(process: MarkovProcess, returns: Array) -> Array:
+    """Returns to 13 digits of the largest one possible: equal ones, summed in another order, become one number."""
+    largest = process.horizon * np.abs(process.edges.reward).max(initial=0.0) + np.abs(process.terminal_reward).max()
+    digits = 13 - int(np.ceil(np.log10(largest))) if largest > 0.0 else 13
+    return np.asarray(np.round(returns, digits))
+
+
 class EngineRefusal(ValueError):  # noqa: N818 - it is an answer, not a failure
     """An engine cannot take a problem; the message says why and which engine can."""
 
@@ -66,7 +76,8 @@ def checked_ratios(
     if lost.any() and not allow_missing_support:
         s, a = (int(i) for i in np.argwhere(lost)[0])
         raise ValueError(
-            f"behaviour gives action {a} of state {s} probability 0 where target gives {target.probabilities[s, a]:.3g}; "
-            "expected the target's support (missing_support='allow' computes what mu can see and reports the lost mass)"
+            f"behaviour gives action {a} of state {s} probability 0 where target gives "
+            f"{target.probabilities[s, a]:.3g}; expected the target's support "
+            "(missing_support='allow' computes what mu can see and reports the lost mass)"
         )
     return table

@@ -1,4 +1,5 @@
-"""One estimator in one process, put to an exact engine: plain signals, signs of late rewards, optimal baselines, groups."""
+"""One estimator in one process, put to an exact engine: plain signals, signs of late rewards, optimal baselines,
+groups."""
 
 from __future__ import annotations
 
@@ -8,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from theory.engines import enumeration, recursion
-from theory.engines.problem import Bins, EngineRefusal, Problem
+from theory.engines.problem import Bins, EngineRefusal, Problem, rounded_returns
 from theory.engines.reduce import Draw, one_trajectory, token_factor, token_mean
 from theory.estimator import Estimator
 from theory.groups import MOST_COMPOSITIONS, Categories, GroupSignal, compositions, group_moments
@@ -34,13 +35,16 @@ class Question:
     ratios: Ratios
     estimator: Estimator
     most_trajectories: int
+    position: int | None = None
+    """Keep only what the token at this step contributes to the estimator."""
 
     def problem(self, *signals: ResolvedSignal, by_outcome: bool = False, outer: bool = False) -> Problem:
         """The engines' form of the question."""
         e = self.estimator
+        cumulative = e.score == "cumulative"
         return Problem(
-            self.process, self.target, self.behaviour, self.ratios, e.weight, signals, e.score == "cumulative", by_outcome,
-            outer,
+            self.process, self.target, self.behaviour, self.ratios, e.weight, signals, cumulative, by_outcome, outer,
+            self.position,
         )  # fmt: skip
 
     def from_start(self, state: int) -> Question:
@@ -55,7 +59,7 @@ class Question:
         """The signal's tables; an optimal baseline is solved for."""
         signal = self.estimator.signal
         if signal.baseline == "optimal":
-            return with_baseline(signal, self.process, _optimal_baseline(self))
+            return with_baseline(signal, self.process, _optimal_baseline(replace(self, position=None)))
         return resolve(signal, self.process, self.target, self.behaviour)
 
 
@@ -132,7 +136,8 @@ def _reduced(asked: Question, bins: Bins) -> Draw:
 
 
 def _looks_at_late_sign(asked: Question, signal: ResolvedSignal) -> bool:
-    """Whether the weight needs the sign of a return, which the recursion learns at the end: it then runs once per return."""
+    """Whether the weight needs the sign of a return, which the recursion learns at the end: it then runs once per
+    return."""
     return asked.estimator.weight.uses_advantage and signal.kind != "table" and not asked.process.has_step_rewards
 
 
@@ -152,14 +157,14 @@ def _bins_by_outcome(asked: Question, signal: ResolvedSignal, outer: bool) -> Bi
     outcomes = _outcomes(asked, signal)
     if outcomes.size > _MOST_OUTCOMES:
         raise EngineRefusal(
-            f"{asked.estimator.weight.label} looks at the sign of {outcomes.size} distinct returns, the recursion takes "
-            f"{_MOST_OUTCOMES}; engine='enumeration' or 'sampling' can take it"
+            f"{asked.estimator.weight.label} looks at the sign of {outcomes.size} distinct returns, the recursion "
+            f"takes {_MOST_OUTCOMES}; engine='enumeration' or 'sampling' can take it"
         )
     parts = []
     for value in outcomes:
         table = ResolvedSignal("table", _ReturnMinusBaseline(float(value), signal, asked.process.states))
         bins = recursion.bins_of(asked.problem(table, by_outcome=True, outer=outer))
-        parts.append(_where(bins, bins.outcome == value))
+        parts.append(_where(bins, bins.outcome == rounded_returns(asked.process, value)))
     return Bins(*(None if c[0] is None else np.concatenate(c) for c in zip(*parts, strict=True)))  # type: ignore[arg-type]
 
 
@@ -167,7 +172,8 @@ def _outcomes(asked: Question, signal: ResolvedSignal) -> Array:
     """The returns that episodes with a reward at the end only can have."""
     p = asked.process
     lengths = recursion.possible_lengths(asked.problem(signal))
-    return np.unique(np.round(p.discount ** lengths[:, None].astype(float) * p.terminal_reward, 12))
+    returns = (p.discount ** lengths[:, None].astype(float) * p.terminal_reward).reshape(-1)
+    return returns[np.unique(rounded_returns(p, returns), return_index=True)[1]]
 
 
 def _where(bins: Bins, chosen: NDArray[np.bool_]) -> Bins:
@@ -235,6 +241,7 @@ def _categories(asked: Question, engine: str, outer: bool = False) -> Categories
         matrices = np.stack([np.tensordot(member * factor**2, bins.outer[:, i], 1) for i in range(len(signs))])
     both = slice(None) if len(signs) == 2 else [0, 0]
     return Categories(
-        kinds[:, 0], kinds[:, 1], member @ bins.probability, mean[both], second[both],
+        np.array(kinds[:, 0], dtype=float), np.array(kinds[:, 1], dtype=float), member @ bins.probability,
+        mean[both], second[both],
         None if matrices is None else matrices[both],
     )  # fmt: skip

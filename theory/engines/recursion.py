@@ -1,6 +1,7 @@
 """Exact mean and variance in time polynomial in the horizon, by a forward recursion over (state, statistic) cells.
 
-Each cell holds E[u], E[v], E[u u'], E[u v'] and E[<v, v'>] of the linear system of `slots.py` over the trajectories that
+Each cell holds E[u], E[v], E[u u'], E[u v'] and E[<v, v'>] of the linear system of `slots.py` over the trajectories
+that
 are in it, unnormalised. Products over long sequences overflow, so both moments keep a running log scale.
 """
 
@@ -12,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from theory.engines.cells import Cells, Coefficient
-from theory.engines.problem import Bins, EngineRefusal, Problem
+from theory.engines.problem import Bins, EngineRefusal, Problem, rounded_returns
 from theory.engines.slots import Entries, Slots
 from theory.value_functions import occupancies
 from theory.weights.registry import Factors
@@ -54,8 +55,9 @@ def refusal(problem: Problem) -> str:
     largest = max(vectors, p.states**2 * p.actions)
     if largest > MOST_NUMBERS:
         return (
-            f"the recursion would hold {largest:.3g} numbers at each step ({K} values of the statistic, S = {p.states}, "
-            f"P = {P}), the limit is {MOST_NUMBERS:.3g}; engine='sampling' can take it, engine='enumeration' a short horizon"
+            f"the recursion would hold {largest:.3g} numbers at each step ({K} values of the statistic, S = {p.states}"
+            f", P = {P}), the limit is {MOST_NUMBERS:.3g}; engine='sampling' can take it, engine='enumeration' a short "
+            "horizon"
         )
     return ""
 
@@ -150,7 +152,7 @@ class _Run:
             v=[zeros] * nv,
             uu=[[one if i == j == 0 else zero for j in range(nu)] for i in range(nu)],
             uv=[[zeros] * nv for _ in range(nu)],
-            vv=[[zero] * nv for _ in range(nv)],
+            vv=[[zero if self.problem.cumulative else zero[:1]] * nv for _ in range(nv)],
             vv_outer=None if matrices is None else [[matrices] * nv for _ in range(nv)],
         )
 
@@ -192,10 +194,12 @@ class _Run:
 
     def _vv(self, b: _Row, c: _Row, b2: _Row, c2: _Row, projected: list[list[Array]]) -> Array:
         m, cells, squared = self.moments, self.cells, self.problem.target.squared_score
-        terms = [cells.push(x * y, m.vv[i][j]) for x, i in b for y, j in b2]
-        terms += [cells.push(x * y, projected[j][i]) for x, i in b for y, j in c2]
-        terms += [cells.push(x * y, projected[i][j]) for x, i in c for y, j in b2]
-        terms += [cells.push(x * y, m.uu[i][j][:, :, None] * squared) for x, i in c for y, j in c2]
+        # Only the cumulative score looks at the vectors through the statistic; else their products need no levels.
+        push = cells.push if self.problem.cumulative else cells.push_total
+        terms = [push(x * y, m.vv[i][j]) for x, i in b for y, j in b2]
+        terms += [push(x * y, projected[j][i]) for x, i in b for y, j in c2]
+        terms += [push(x * y, projected[i][j]) for x, i in c for y, j in b2]
+        terms += [push(x * y, m.uu[i][j][:, :, None] * squared) for x, i in c for y, j in c2]
         return _sum(terms)
 
     def _vv_outer(self, b: _Row, c: _Row, b2: _Row, c2: _Row) -> Array:
@@ -241,22 +245,22 @@ class _Run:
             parts = [mass[states], np.zeros((states.size, n, P)), np.zeros((states.size, n, n))]
             parts += [np.zeros((states.size, n, P, P))] if self.problem.outer else []
         else:
-            with np.errstate(over="ignore"):
-                first, second = np.exp(m.log_scale), np.exp(m.log_scale_second)
             v = np.stack([x[0, states] for x in m.v], axis=1)
             vv = np.stack([np.stack([x[0, states] for x in row], axis=1) for row in m.vv], axis=1)
-            parts = [mass[states], first * (readout @ v), second * np.einsum("son,snm,sqm->soq", readout, vv, readout)]
+            products = np.einsum("son,snm,sqm->soq", readout, vv, readout)
+            parts = [mass[states], _scaled(readout @ v, m.log_scale), _scaled(products, m.log_scale_second)]
             if m.vv_outer is not None:
                 matrices = np.stack([np.stack([x[0, states] for x in row], axis=1) for row in m.vv_outer], axis=1)
-                parts.append(second * np.einsum("son,snmpq,som->sopq", readout, matrices, readout))
-        outcome = np.round(terminal[states], 12) if self.problem.by_outcome else np.zeros(states.size)
+                products = np.einsum("son,snmpq,som->sopq", readout, matrices, readout)
+                parts.append(_scaled(products, m.log_scale_second))
+        outcome = rounded_returns(p, terminal[states]) if self.problem.by_outcome else np.zeros(states.size)
         for value in np.unique(outcome):
             chosen = outcome == value
             sums = [x[chosen].sum(axis=0) for x in parts]
             old = self.found.get((length, float(value)))
             self.found[length, float(value)] = sums if old is None else [x + y for x, y in zip(old, sums, strict=True)]
 
-    def _keep(self, alive: Array) -> None:
+    def _keep(self, alive: NDArray[np.bool_]) -> None:
         """Remove the episodes that ended."""
         if alive.all():
             return
@@ -301,3 +305,9 @@ def _sum(terms: object) -> Array:
 def _shift(size: float) -> float:
     """Log of the size where it has left the comfortable range of float64, otherwise 0."""
     return float(np.log(size)) if size > 1e100 or 0.0 < size < 1e-100 else 0.0
+
+
+def _scaled(x: Array, log_scale: float) -> Array:
+    """x exp(log_scale); infinite where it is beyond float64, and zero where x is."""
+    with np.errstate(over="ignore", divide="ignore"):
+        return np.asarray(np.sign(x) * np.exp(np.log(np.abs(x)) + log_scale)) if log_scale else x

@@ -44,7 +44,8 @@ def token_factor(length: Array | NDArray[np.int64], reduction: str, horizon: int
 def token_mean(bins: Bins, batch: int) -> Draw:
     """Sum over a batch divided by the number of tokens of the whole batch, exactly, in time polynomial in the batch.
 
-    E[sum X_i / sum L_i] = B sum over l of E[X; L = l] E[1 / (l + N)], with N the tokens of the other B - 1 trajectories; the
+    E[sum X_i / sum L_i] = B sum over l of E[X; L = l] E[1 / (l + N)], with N the tokens of the other B - 1
+    trajectories; the
     second moment also needs pairs, with the tokens of the other B - 2.
     """
     lengths = np.unique(bins.length)
@@ -78,5 +79,6 @@ def _tokens_of_others(law: Array, batch: int) -> tuple[Array, Array]:
 
 
 def _inverse(own: int, law: Array, power: int) -> float:
-    """E[1 / (own + N)^power], N with this law; a batch without any token contributes zero, so its term does not matter."""
+    """E[1 / (own + N)^power], N with this law; a batch without any token contributes zero, so its term does not
+    matter."""
     return float(law @ (1.0 / np.maximum(own + np.arange(law.size), 1) ** power))

@@ -4,8 +4,10 @@ One step takes the scalars u and the vectors v of a trajectory to
 
     u'_i = sum over m of A_im u_m,      v'_j = sum over n of B_jn v_n + sum over m of C_jm u_m z,
 
-with z the score of the action taken and coefficients that depend on the step only. The scalars are kappa, the product of
-the earlier tokens' `before` factors, and kappa R with R the rewards so far; the vectors are kappa times the sum of scores
+with z the score of the action taken and coefficients that depend on the step only. The scalars are kappa, the product
+of
+the earlier tokens' `before` factors, and kappa R with R the rewards so far; the vectors are kappa times the sum of
+scores
 (for the cumulative score), X = sum of c_t z_t (for rewards that come later), and one estimator per signal.
 """
 
@@ -70,18 +72,29 @@ class Slots:
             A.append((1, 0, self._alpha * reward))
         B: Entries = []
         C: Entries = []
+
+        def drive(slot: int, scalar: int, signal: Array) -> None:
+            """Add c_t * signal * u_scalar * (score) to a vector slot; the cumulative score is z and what was summed
+            before."""
+            if self.problem.position not in (None, t):
+                return
+            coefficient = self._weigh(signal)
+            C.append((slot, scalar, coefficient))
+            if self._score_slots:
+                B.append((slot, scalar, coefficient))
+
         if self._score_slots:
             # kappa Z goes on as kappa (Z + z) does: the rows of A, with C for the new score.
             B += A
             C += A
         if self._late:
             B.append((self._x, self._x, self._beta))
-            self._drive(B, C, self._x, 0, self._weigh(np.ones((1, 1, 1, 1))))
+            drive(self._x, 0, np.ones((1, 1, 1, 1)))
         for slot, signal in zip(self.outputs, self.problem.signals, strict=True):
             B.append((slot, slot, self._beta))
             if signal.kind == "table":
                 assert signal.table is not None
-                self._drive(B, C, slot, 0, self._weigh(signal.table(t)[None]))
+                drive(slot, 0, signal.table(t)[None])
                 continue
             gain: Array = (
                 -np.asarray(signal.baseline_at(t))[None] if signal.baseline is not None else np.zeros((1, 1, 1, 1))
@@ -90,23 +103,18 @@ class Slots:
                 B.append((slot, self._x, self._beta * reward))
                 gain = gain + reward.scale * reward.array
             if gain.any():
-                self._drive(B, C, slot, 0, self._weigh(gain))
+                drive(slot, 0, gain)
             if signal.kind == "outcome" and self._with_return:
-                self._drive(B, C, slot, 1, self._weigh(np.ones((1, 1, 1, 1))))
+                drive(slot, 1, np.ones((1, 1, 1, 1)))
         return A, B, C
 
     def _weigh(self, signal: Array) -> Coefficient:
         own = self._own_factor(signal) if self._own is None else self._own
         return Coefficient(np.asarray(own * signal))
 
-    def _drive(self, B: Entries, C: Entries, slot: int, scalar: int, coefficient: Coefficient) -> None:
-        """Add coefficient * u_scalar * (score) to a vector slot; the cumulative score is z and what was summed before."""
-        C.append((slot, scalar, coefficient))
-        if self._score_slots:
-            B.append((slot, scalar, coefficient))
-
     def readout(self, terminal: Array) -> Array:
-        """What the estimators are of the vector slots when the episode ends, (S', n, vectors), given its last reward (S',)."""
+        """What the estimators are of the vector slots when the episode ends, (S', n, vectors), given its last reward
+        (S',)."""
         result = np.zeros((terminal.size, len(self.outputs), self.vectors))
         for o, (slot, signal) in enumerate(zip(self.outputs, self.problem.signals, strict=True)):
             result[:, o, slot] = 1.0

@@ -72,20 +72,22 @@ def token_signals(walk: Walk, block: Block, problem: Problem) -> Array:
     """psi^o_t of every token, (n, N, T); zero where not acting."""
     p, (N, T) = walk.process, block.edge.shape
     result = np.zeros((len(problem.signals), N, T))
-    s, a, following = (table[block.edge] for table in (walk.state, walk.action, walk.next_state))
     shape = (p.states, p.actions, p.states)
-    discounted = np.where(block.acting, walk.reward[block.edge], 0.0) * p.discount ** np.arange(T, dtype=float)
     for psi, signal in zip(result, problem.signals, strict=True):
         if signal.kind == "table":
             assert signal.table is not None
             for t in range(T):
-                psi[:, t] = np.broadcast_to(signal.table(t), shape)[s[:, t], a[:, t], following[:, t]]
+                by_edge = np.broadcast_to(signal.table(t), shape)[walk.state, walk.action, walk.next_state]
+                psi[:, t] = by_edge[block.edge[:, t]]
         else:
             psi[:] = returns(walk, block)[:, None]
             if signal.kind == "reward_to_go":
+                discounted = np.where(block.acting, walk.reward[block.edge], 0.0) * p.discount ** np.arange(
+                    T, dtype=float
+                )
                 psi[:, 1:] -= np.cumsum(discounted, axis=1)[:, :-1]
             if signal.baseline is not None:
-                psi -= signal.baseline[np.arange(T), s]
+                psi -= signal.baseline[np.arange(T), walk.state[block.edge]]
     return np.where(block.acting, result, 0.0)
 
 
@@ -94,11 +96,10 @@ def score_weights(walk: Walk, block: Block, problem: Problem, signals: Array) ->
 
     With the cumulative score, z_k enters with the sum over t >= k of c_t psi_t.
     """
-    p, (N, _) = walk.process, block.edge.shape
+    p, (N, T) = walk.process, block.edge.shape
     cells = p.states * p.actions
-    s, a = walk.state[block.edge], walk.action[block.edge]
-    log_ratio = np.where(block.acting, problem.ratios.log_ratio[s, a], 0.0)
-    where = (np.arange(N)[:, None] * cells + s * p.actions + a).reshape(-1)
+    log_ratio = np.where(block.acting, problem.ratios.log_ratio[walk.state, walk.action][block.edge], 0.0)
+    where = (np.arange(N)[:, None] * cells + (walk.state * p.actions + walk.action)[block.edge]).reshape(-1)
     result = np.empty((len(signals), N, p.states, p.actions))
     coefficients = None
     for o, psi in enumerate(signals):
@@ -106,6 +107,8 @@ def score_weights(walk: Walk, block: Block, problem: Problem, signals: Array) ->
             coefficients = problem.weight.coefficients_of_each(log_ratio, block.acting, psi)
         with np.errstate(invalid="ignore", over="ignore"):
             product = np.where(psi == 0.0, 0.0, coefficients * psi)
+        if problem.position is not None:
+            product = np.where(np.arange(T) == problem.position, product, 0.0)
         if problem.cumulative:
             product = np.where(block.acting, np.cumsum(product[:, ::-1], axis=1)[:, ::-1], 0.0)
         result[o] = np.bincount(where, product.reshape(-1), N * cells).reshape(N, p.states, p.actions)

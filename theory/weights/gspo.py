@@ -6,7 +6,7 @@ from typing import Any
 
 from theory.weights.clipping import has_gradient
 from theory.weights.options import check_trust_region
-from theory.weights.registry import Card, register
+from theory.weights.registry import ROOT, Card, register
 from theory.weights.tokens import Tokens
 
 
@@ -31,6 +31,7 @@ from theory.weights.tokens import Tokens
     ),
     uses_advantage=True,
     check=lambda clip: check_trust_region("clip", clip),
+    parts=ROOT,
 )
 def gspo(tokens: Tokens, *, clip: tuple[float, float] = (1.0 - 3e-4, 1.0 + 4e-4)) -> Any:
     """c_t = W^(1/L) where the clipped objective has a gradient, else 0."""

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from theory.weights.options import bounds_nothing, check_bounds, check_level
-from theory.weights.registry import Array, Card, Factors, constant_own, register
+from theory.weights.registry import SEQUENCE, Array, Card, Factors, Parts, constant_own, register
 from theory.weights.tokens import Tokens
 
 
@@ -49,6 +49,7 @@ def _check(level: str, interval: tuple[float, float]) -> None:
     factors=_factors,
     baseline_invariant=lambda level, interval: bounds_nothing(interval),
     check=_check,
+    parts=lambda level, interval: SEQUENCE if level == "sequence" else Parts(),
 )
 def masked(tokens: Tokens, *, level: str = "token", interval: tuple[float, float] = (0.5, 5.0)) -> Any:
     """c_t = x 1(low <= x <= high) with x = rho_t or W."""

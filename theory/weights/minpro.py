@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from theory.weights.options import bounds_nothing, check_bounds
-from theory.weights.registry import Array, Card, Factors, register
+from theory.weights.registry import Array, Card, Factors, Parts, register
 from theory.weights.tokens import Tokens, exclusive_minimum
 
 
@@ -37,6 +37,7 @@ def _factors(log_ratio: Array, length: int, *, clip: tuple[float, float] | None,
     factors=_factors,
     baseline_invariant=lambda clip, inclusive: bounds_nothing(clip) and not inclusive,
     check=lambda clip, inclusive: check_bounds("clip", clip, optional=True),
+    parts=lambda clip, inclusive: Parts("inclusive_minimum" if inclusive else "minimum"),
 )
 def minpro(tokens: Tokens, *, clip: tuple[float, float] | None = None, inclusive: bool = False) -> Any:
     """c_t = m_t rho_t, clipped where asked."""

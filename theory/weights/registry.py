@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -66,6 +66,21 @@ def constant_own(own: Array) -> Callable[[Array, Array], Array]:
     return lambda stat, advantage: own[:, :, None]
 
 
+class Parts(NamedTuple):
+    """What a weight puts in the place of P_t, rho_t and S_t before anything is clipped or masked."""
+
+    prefix: str = "none"
+    """"full" P_t, "none" 1, "root" P_t^(1/L), "minimum" m_t, or "inclusive_minimum" min over j <= t of rho_j."""
+    own: str = "full"
+    """"full" rho_t, "none" 1, or "root" rho_t^(1/L)."""
+    suffix: str = "none"
+    """"full" S_t, "none" 1, or "root" S_t^(1/L)."""
+
+
+SEQUENCE = Parts("full", "full", "full")
+ROOT = Parts("root", "root", "root")
+
+
 @dataclass(frozen=True, eq=False)
 class Family:
     """One weight with all values of its options."""
@@ -88,6 +103,9 @@ class Family:
     couples_batch: bool
     """Whether a sequence's coefficients depend on the other sequences of the batch."""
 
+    parts: Callable[..., Parts]
+    """(**options) -> the unclipped parts that the weight is made of; what remains is its truncation."""
+
 
 FAMILIES: dict[str, Family] = {}
 
@@ -101,6 +119,7 @@ def register(
     uses_advantage: bool | Callable[..., bool] = False,
     couples_batch: bool = False,
     check: Callable[..., None] | None = None,
+    parts: Parts | Callable[..., Parts] = Parts(),  # noqa: B008 - a tuple, never changed
 ) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """Decorator: enter a weight's function in the registry. Its keyword-only arguments are the weight's options."""
 
@@ -112,7 +131,7 @@ def register(
         options = {p.name: p.default for p in parameters if p.kind is inspect.Parameter.KEYWORD_ONLY}
         family = Family(
             card, function, options, check, rule(baseline_invariant), rule(uses_advantage), factors, by_length,
-            couples_batch,
+            couples_batch, parts if callable(parts) else lambda **_: parts,
         )  # fmt: skip
         default = Weight(family, options)
         engines = ("recursion", "enumeration", "sampling")
@@ -161,6 +180,11 @@ class Weight:
     def uses_advantage(self) -> bool:
         """Whether the coefficients look at the sign of the advantage."""
         return bool(self.family.uses_advantage(**self.options))
+
+    @property
+    def parts(self) -> Parts:
+        """What stands for P_t, rho_t and S_t before anything is clipped or masked."""
+        return self.family.parts(**self.options)
 
     @property
     def factorises(self) -> bool:

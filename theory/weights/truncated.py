@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from theory.weights.options import check_cap, check_level
-from theory.weights.registry import Array, Card, Factors, constant_own, register
+from theory.weights.registry import SEQUENCE, Array, Card, Factors, Parts, constant_own, register
 from theory.weights.tokens import Tokens
 
 
@@ -44,6 +44,7 @@ def _check(level: str, cap: float) -> None:
     factors=_factors,
     baseline_invariant=lambda level, cap: math.isinf(cap),
     check=_check,
+    parts=lambda level, cap: SEQUENCE if level == "sequence" else Parts(),
 )
 def truncated(tokens: Tokens, *, level: str = "token", cap: float = 2.0) -> Any:
     """c_t = min(rho_t, cap), or min(W, cap) for every token."""

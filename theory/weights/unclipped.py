@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from theory.weights.registry import Array, Card, Factors, constant_own, register
+from theory.weights.registry import ROOT, SEQUENCE, Array, Card, Factors, Parts, constant_own, register
 from theory.weights.tokens import Tokens
 
 _NO_OPTIONS = "No options."
@@ -50,6 +50,7 @@ def _geometric(log_ratio: Array, length: int) -> Factors:
         caution="Its baselines do not drop out: under mu, E[z_t | s_t] is not zero.",
     ),
     factors=_none,
+    parts=Parts("none", "none", "none"),
 )
 def none(tokens: Tokens) -> Any:
     """c_t = 1."""
@@ -95,6 +96,7 @@ def token(tokens: Tokens) -> Any:
     ),
     factors=_prefix,
     baseline_invariant=True,
+    parts=Parts("full", "full", "none"),
 )
 def prefix(tokens: Tokens) -> Any:
     """c_t = P_t rho_t."""
@@ -111,6 +113,7 @@ def prefix(tokens: Tokens) -> Any:
     ),
     factors=_suffix,
     baseline_invariant=True,
+    parts=Parts("none", "full", "full"),
 )
 def suffix(tokens: Tokens) -> Any:
     """c_t = rho_t S_t."""
@@ -138,6 +141,7 @@ def suffix(tokens: Tokens) -> Any:
     ),
     factors=_sequence,
     baseline_invariant=True,
+    parts=SEQUENCE,
 )
 def sequence(tokens: Tokens) -> Any:
     """c_t = W."""
@@ -155,6 +159,7 @@ def sequence(tokens: Tokens) -> Any:
     ),
     factors=_geometric,
     by_length=True,
+    parts=ROOT,
 )
 def geometric(tokens: Tokens) -> Any:
     """c_t = W^(1/L)."""

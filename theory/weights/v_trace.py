@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from theory.weights.options import check_cap
-from theory.weights.registry import Array, Card, Factors, constant_own, register
+from theory.weights.registry import Array, Card, Factors, Parts, constant_own, register
 from theory.weights.tokens import Tokens, exclusive_sum
 
 
@@ -39,6 +39,7 @@ def _check(cap: float, trace_cap: float) -> None:
     # min(cap, rho_t) is what bends the mean of the score; earlier factors are constants of the step.
     baseline_invariant=lambda cap, trace_cap: math.isinf(cap),
     check=_check,
+    parts=Parts("full", "full", "none"),
 )
 def v_trace(tokens: Tokens, *, cap: float = 1.0, trace_cap: float = 1.0) -> Any:
     """c_t = [product over j < t of min(trace_cap, rho_j)] min(cap, rho_t)."""
