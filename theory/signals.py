@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from numbers import Real
 from typing import Any, Literal
 
 import numpy as np
@@ -31,11 +32,17 @@ class SignalCard:
 
 
 _CARDS = (
-    SignalCard("target_advantage", "Exact advantage of the policy being trained.", "discount^t A^pi_t(s_t, a_t)"),
-    SignalCard("behaviour_advantage", "Exact advantage of the policy that generated the data.", "discount^t A^mu_t(s_t, a_t)"),
-    SignalCard("target_action_value", "Exact action value of the policy being trained.", "discount^t Q^pi_t(s_t, a_t)"),
     SignalCard(
-        "behaviour_action_value", "Exact action value of the policy that generated the data.", "discount^t Q^mu_t(s_t, a_t)"
+        "target_advantage", "Exact advantage of the policy being trained.", "discount^t A^pi_t(s_t, a_t)"
+    ),
+    SignalCard(
+        "behaviour_advantage", "Exact advantage of the policy that made the data.", "discount^t A^mu_t(s_t, a_t)"
+    ),
+    SignalCard(
+        "target_action_value", "Exact action value of the policy being trained.", "discount^t Q^pi_t(s_t, a_t)"
+    ),
+    SignalCard(
+        "behaviour_action_value", "Exact action value of the policy that made the data.", "discount^t Q^mu_t(s_t, a_t)"
     ),
     SignalCard(
         "reward",
@@ -101,7 +108,7 @@ def signal(name: str | Signal, *, baseline: str | float = "none", per_state: boo
     card = CARDS[checks.known_name("signal", name, CARDS)]
     if isinstance(baseline, str):
         checks.known_name("baseline", baseline, BASELINES)
-    elif isinstance(baseline, bool) or not np.isfinite(baseline):
+    elif isinstance(baseline, bool) or not isinstance(baseline, Real) or not np.isfinite(baseline):
         raise ValueError(f"baseline is {baseline!r}; expected a finite number or one of {', '.join(BASELINES)}")
     if baseline != "none" and not card.takes_baseline:
         raise ValueError(f"signal {name!r} takes no baseline; expected baseline='none', got {baseline!r}")
@@ -195,7 +202,8 @@ class _Reward:
 
 @dataclass(frozen=True, eq=False)
 class Ones:
-    """t -> a constant, or with `states` (S,) a function of the state alone; scaled per step where `scale` (T,) is given."""
+    """t -> a constant, or with `states` (S,) a function of the state alone; scaled per step where `scale` (T,) is
+    given."""
 
     value: float = 1.0
     states: Array | None = None
