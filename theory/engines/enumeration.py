@@ -19,16 +19,18 @@ MOST_TRAJECTORIES = 20_000_000
 _BLOCK_NUMBERS = 4_000_000
 
 
-def count_trajectories(process: MarkovProcess, behaviour: SoftmaxPolicy) -> int:
-    """Number of trajectories of positive probability under mu, (s_0, a_0, s_1, ...); exact, however large."""
+def count_trajectories(process: MarkovProcess, behaviour: SoftmaxPolicy) -> float:
+    """Number of trajectories of positive probability under mu, (s_0, a_0, s_1, ...): exact up to 2^53, then to 16
+    digits, and inf beyond float64.
+    """
     walk = Walk(process, behaviour)
-    from_state = [1] * process.states
-    for _ in range(process.horizon):
-        following = [0] * process.states
-        for s, n in zip(walk.state.tolist(), walk.next_state.tolist(), strict=True):
-            following[s] += from_state[n]
-        from_state = [f if d else 1 for f, d in zip(following, walk.degree.tolist(), strict=True)]
-    return sum(from_state[s] for s in np.flatnonzero(process.initial).tolist())
+    from_state = np.ones(process.states)
+    acts = walk.degree > 0
+    with np.errstate(over="ignore"):
+        for _ in range(process.horizon):
+            following = np.bincount(walk.state, from_state[walk.next_state], process.states)
+            from_state = np.where(acts, following, 1.0)
+    return float(from_state[process.initial > 0.0].sum())
 
 
 def enumerate_blocks(process: MarkovProcess, behaviour: SoftmaxPolicy, most_rows: int) -> Iterator[tuple[Walk, Block]]:
@@ -68,7 +70,7 @@ def bins_of(problem: Problem, most_trajectories: int = MOST_TRAJECTORIES) -> Bin
     p = problem.process
     needed = count_trajectories(p, problem.behaviour)
     if needed > most_trajectories:
-        size = f"{needed}" if needed < 10**9 else f"{float(needed):.3g}" if needed < 10**300 else "over 1e300"
+        size = f"{needed:.0f}" if needed < 1e9 else f"{needed:.3g}" if needed < np.inf else "over 1e308"
         raise EngineRefusal(
             f"enumeration needs {size} trajectories, the limit is {most_trajectories}; engine='sampling' can take it, "
             "and engine='recursion' where the weight factorises"
