@@ -95,7 +95,7 @@ def _data(result: SweepResult, figures: list[Path]) -> dict[str, object]:
 
 def _report(result: SweepResult, figures: list[Path]) -> None:
     again = f", {result.reused} of them from earlier runs" if result.reused else ""
-    _say(f"{result.tasks} tasks in {result.seconds:.1f} s{again}")
+    _say(f"{_count(result.tasks)} in {result.seconds:.1f} s{again}")
     _say(f"wrote {', '.join(path.name for path in result.files)} in {result.folder}")
     if figures:
         _say(f"drew {len(figures)} files in {figures[0].parent}")
@@ -103,9 +103,12 @@ def _report(result: SweepResult, figures: list[Path]) -> None:
         _say(f"failed: {failure.label}: {failure.error}")
     if result.failures:
         _say(
-            f"{len(result.failures)} tasks failed, see {result.folder / 'failures.csv'}; "
-            "the same command tries them again"
+            f"{_count(len(result.failures))} failed, see {result.folder / 'failures.csv'}; the same command tries again"
         )
+
+
+def _count(tasks: int) -> str:
+    return f"{tasks} task{'' if tasks == 1 else 's'}"
 
 
 def _say(message: str) -> None:

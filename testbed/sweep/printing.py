@@ -15,11 +15,16 @@ from testbed.sweep.summary import EXACT, Block, Summary
 WIDTH = 100
 NUMBER = 8
 """Width of a column of numbers."""
+LONGEST = 34
+"""Width that a table of four divergences leaves for names; the table of results has them in full."""
 
 
 def print_summary(summary: Summary) -> None:
     """Print to standard output: what was measured, one table per signal, and what to take from them."""
     console = Console(width=WIDTH, highlight=False, soft_wrap=True)
+    if not summary.kl:
+        console.print("There is nothing to summarise: no cell with a divergence asked for is finished.")
+        return
     text: list[str | Text] = [*_heading(summary), ""]
     for block in summary.blocks:
         text += [*_table(block, summary), ""]
@@ -67,12 +72,15 @@ def _heading(summary: Summary) -> list[str]:
 
 def _table(block: Block, summary: Summary) -> list[Text]:
     names = [_shortened(row.weight) for row in block.rows]
-    first = max(map(len, [*names, block.title]))
+    beside = len(block.title) <= LONGEST
+    first = max(map(len, [*names, block.title if beside else ""]))
     group = NUMBER * len(summary.kl)
+    bias, deviation = ("relative bias", "relative std. dev.") if len(summary.kl) > 2 else ("bias", "std.dev.")
     kl = "".join(f"{x:>{NUMBER}g}" for x in summary.kl)
-    lines = [
+    lines = [] if beside else [Text(block.title, style="bold")]
+    lines += [
         Text.assemble(
-            (f"{block.title:<{first}}", "bold"), f"{'relative bias':>{group}}{'relative std. dev.':>{group + 2}}"
+            (f"{block.title if beside else '':<{first}}", "bold"), f"{bias:>{group}}{deviation:>{group + 2}}"
         ),
         Text(f"{'KL':>{first}}{kl}  {kl}", style="dim"),
     ]
@@ -86,8 +94,7 @@ def _table(block: Block, summary: Summary) -> list[Text]:
 
 
 def _shortened(weight: str) -> str:
-    # A table of four divergences leaves this much; the CSV has the name in full.
-    return weight if len(weight) <= 34 else weight[:33] + "…"
+    return weight if len(weight) <= LONGEST else weight[: LONGEST - 1] + "…"
 
 
 def _exact(summary: Summary) -> list[str]:
