@@ -131,8 +131,10 @@ class _Run:
         alive = np.where(p.absorbing, 0.0, p.initial)
         self.mass = alive
         self.moments = self._start(alive)
-        # With one scalar that stays 1, E[u] = E[u u] and E[v] = E[u v]: they are kept once.
-        self.shared = not self.slots.carries and self.slots.scalars == 1
+        # With one scalar that stays 1, E[u] = E[u u] and E[v] = E[u v]: they are kept once. Not where later tokens
+        # multiply v, since E[v v] then grows so far beyond E[v] that its scale would take all digits of the mean.
+        grows = self.slots.carries or self.factors.after is not None
+        self.shared = not grows and self.slots.scalars == 1
         self._finish(0, np.where(p.absorbing, p.initial, 0.0), None)
         for t in range(self.horizon):
             self._advance(t)
