@@ -1,0 +1,34 @@
+"""Figures: one module each, which writes an image (PNG and SVG) and the data it drew (CSV).
+
+A module has `draw(results, out) -> paths`. matplotlib is imported when something is drawn, not before.
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from pathlib import Path
+
+FIGURES = ("relative_bias_by_drift", "variance_by_horizon", "mse_by_batch", "weight_by_position")
+
+__all__ = ["FIGURES", "draw_all"]
+
+
+def draw_all(results_folder: str | Path, out_folder: str | Path) -> list[Path]:
+    """Draw every figure from the results of a sweep; returns what was written.
+
+    A figure that a table has no data for (a sweep of other things) is left out, with a sentence on standard error.
+
+    Raises:
+        ValueError: the folder holds no table.
+    """
+    from figures.data import NothingToDrawError
+
+    results, out = Path(results_folder), Path(out_folder)
+    paths: list[Path] = []
+    for name in FIGURES:
+        try:
+            paths += importlib.import_module(f"figures.{name}").draw(results, out)
+        except NothingToDrawError as reason:
+            print(f"figures: {name} is left out: {reason}", file=sys.stderr)
+    return paths
