@@ -198,7 +198,18 @@ def _optimal_baseline(asked: Question) -> Array:
     units = [ResolvedSignal("table", Ones(states=states, scale=scale)) for states in unit]
     problem = asked.problem(plain, *units)
     engine = "enumeration" if recursion.refusal(problem) else "recursion"
-    draw = _reduced(asked, _bins(asked, engine, problem))
+    try:
+        draw = _reduced(asked, _bins(asked, engine, problem))
+    except EngineRefusal as why:
+        raise EngineRefusal(
+            f"baseline='optimal' needs an exact engine, whichever engine then uses it, and neither can take "
+            f"{asked.estimator.label} here; expected another baseline, or fewer trajectories"
+        ) from why
+    if not np.isfinite(draw.second).all():
+        raise ValueError(
+            f"baseline='optimal' is not defined here: the variance of {e.weight.label} is beyond the largest number; "
+            "expected another baseline or a bounded weight"
+        )
     spread = draw.second - draw.mean @ draw.mean.T
     weights = np.linalg.lstsq(spread[1:, 1:], spread[1:, 0], rcond=1e-12)[0]
     by_state = np.full(p.states, weights[0])
