@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import re
 import sys
@@ -70,6 +69,7 @@ def sweep(
     raise typer.Exit(sweep_command(file, out, workers, seeds, quick=quick, as_json=json))
 
 
+@app.command()
 def figures(
     results: Annotated[Path, typer.Option("--results", metavar="FOLDER", help="A sweep's folder of results.")] = Path(
         "results/default"
@@ -83,12 +83,6 @@ def figures(
 
     for path in drawn(results, out or results / "figures"):
         print(path)
-
-
-# The figures are a package of their own, which an installation may lack.
-_FIGURES = importlib.util.find_spec("figures")
-if _FIGURES is not None and _FIGURES.origin is not None:
-    app.command()(figures)
 
 
 def main() -> None:

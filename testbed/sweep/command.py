@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import json
 import sys
 from collections.abc import Iterator
@@ -72,14 +71,11 @@ def _progress() -> Iterator[Progress | None]:
 
 
 def drawn(results: Path, out: Path) -> list[Path]:
-    """Draw every figure of a folder of results; nothing where the package `figures` is not installed."""
-    # Imported here and by name: drawing needs matplotlib, and testbed must not need the package that needs testbed.
-    try:
-        package = importlib.import_module("figures")
-    except ModuleNotFoundError:
-        return []
-    draw_all = getattr(package, "draw_all", None)
-    return [] if draw_all is None else [Path(path) for path in draw_all(results, out)]
+    """Draw every figure of a folder of results."""
+    # Imported here: the figures are built on testbed, and only this last step of a command turns to them.
+    from figures import draw_all
+
+    return draw_all(results, out)
 
 
 def _data(result: SweepResult, figures: list[Path]) -> dict[str, object]:
@@ -98,7 +94,8 @@ def _report(result: SweepResult, figures: list[Path]) -> None:
     _say(f"{_count(result.tasks)} in {result.seconds:.1f} s{again}")
     _say(f"wrote {', '.join(path.name for path in result.files)} in {result.folder}")
     if figures:
-        _say(f"drew {len(figures)} files in {figures[0].parent}")
+        names = dict.fromkeys(path.stem for path in figures if path.suffix == ".png")
+        _say(f"drew {', '.join(names)} (images and their data, {len(figures)} files) in {figures[0].parent}")
     for failure in result.failures[:SHOWN_FAILURES]:
         _say(f"failed: {failure.label}: {failure.error}")
     if result.failures:
