@@ -15,6 +15,10 @@ from theory import checks
 Array = NDArray[np.float64]
 
 
+# Returns of a group that differ by less than this, relative to the largest, are equal.
+_EQUAL = 1e-12
+
+
 @dataclass(frozen=True)
 class GroupSignal:
     """A group-relative advantage: G trajectories of one prompt (one start state), each measured against the others.
@@ -44,13 +48,15 @@ class GroupSignal:
         centred = returns - mean if self.centre == "mean" else returns
         if self.centre == "leave_one_out":
             centred = (returns - mean) * self.size / (self.size - 1)
+        if self.centre == self.scale == "none":
+            return np.asarray(returns, dtype=np.float64)
+        # Rounding must not turn a group of equal returns into tiny advantages, divided by a deviation as tiny.
+        spread = returns.max(axis=-1, keepdims=True) - returns.min(axis=-1, keepdims=True)
+        equal = spread <= _EQUAL * np.abs(returns).max(axis=-1, keepdims=True)
         if self.scale == "std":
             deviation = returns.std(axis=-1, ddof=self.ddof, keepdims=True)
-            centred = centred / (deviation + self.epsilon)
-        # Rounding in the mean must not turn a group of equal returns into tiny advantages divided by epsilon.
-        equal = (returns == returns[..., :1]).all(axis=-1, keepdims=True)
-        vanishes = equal & (self.centre != "none" or self.scale == "std")
-        return np.where(vanishes, 0.0, centred)
+            centred = centred / np.where(equal, 1.0, deviation + self.epsilon)
+        return np.where(equal, 0.0, centred)
 
 
 def group(size: int, centre: str = "mean", scale: str = "std", *, ddof: int = 1, epsilon: float = 1e-6) -> GroupSignal:

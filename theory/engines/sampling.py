@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from theory.engines.problem import Problem
+from theory.engines.problem import Problem, rounded_returns
 from theory.engines.reduce import token_factor
 from theory.engines.trajectories import Block, Walk, returns, score_weights, token_signals
 from theory.estimator import Estimator
@@ -62,19 +62,23 @@ def sampling(
     total, squares = np.zeros(P), np.zeros(P)
     norms: list[Array] = []
     outer = np.zeros((P, P)) if covariance else None
+    centre = np.zeros(P)
     for g in _draws(problem, estimator, draws, np.random.default_rng(seed)):
+        # All sums are of g - centre, the mean of the first block: variances do not cancel, and the spread of
+        # |g - centre|^2 is that of |g - mean|^2, whose average is the variance, to first order.
+        if not norms:
+            centre = g.mean(axis=0)
+        g -= centre
         total += g.sum(axis=0)
         squares += (g**2).sum(axis=0)
         norms.append(np.einsum("np,np->n", g, g))
         if outer is not None:
             outer += g.T @ g
-    mean = total / draws
-    spread = np.maximum(squares / draws - mean**2, 0.0) * draws / (draws - 1)
-    norm = np.concatenate(norms)
-    # |g|^2 - |mean|^2 per draw: its average is the variance, its spread the error of the variance to first order.
-    variance_error = float(norm.std(ddof=1) / np.sqrt(draws))
-    matrix = None if outer is None else (outer / draws - np.outer(mean, mean)) * draws / (draws - 1)
-    return Sampled(mean, np.sqrt(spread / draws), float(spread.sum()), variance_error, matrix, draws)
+    off = total / draws
+    spread = np.maximum(squares / draws - off**2, 0.0) * draws / (draws - 1)
+    variance_error = float(np.concatenate(norms).std(ddof=1) / np.sqrt(draws))
+    matrix = None if outer is None else (outer / draws - np.outer(off, off)) * draws / (draws - 1)
+    return Sampled(centre + off, np.sqrt(spread / draws), float(spread.sum()), variance_error, matrix, draws)
 
 
 def _draws(problem: Problem, estimator: Estimator, draws: int, rng: np.random.Generator) -> Iterator[Array]:
@@ -90,7 +94,8 @@ def _draws(problem: Problem, estimator: Estimator, draws: int, rng: np.random.Ge
         start = rng.choice(p.states, size=n if group else n * per_draw, p=p.initial / p.initial.sum())
         block = sample_block(walk, np.repeat(start, per_draw) if group else start, rng)
         if isinstance(estimator.signal, GroupSignal):
-            advantage = estimator.signal.advantages(returns(walk, block).reshape(n, per_draw)).reshape(-1, 1)
+            outcomes = rounded_returns(p, returns(walk, block)).reshape(n, per_draw)
+            advantage = estimator.signal.advantages(outcomes).reshape(-1, 1)
             signals = (np.broadcast_to(advantage, block.acting.shape) * block.acting)[None]
         else:
             signals = token_signals(walk, block, problem)
