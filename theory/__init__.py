@@ -7,6 +7,7 @@ from theory.engines.record import Moments
 from theory.estimator import Estimator, Reduction, reduction
 from theory.gradient import performance_difference, policy_gradient
 from theory.groups import GroupSignal, group
+from theory.invariance import BaselineLeak, ValueContribution, WorstBaseline, baseline_leak, value_contribution
 from theory.policy import SoftmaxPolicy
 from theory.process import MarkovProcess
 from theory.signals import Signal, SignalCard, signal, signal_cards
@@ -15,6 +16,7 @@ from theory.weights.registry import Card, Weight, weight, weight_cards
 
 __all__ = [
     "ENGINES",
+    "BaselineLeak",
     "Card",
     "Decomposition",
     "Divergences",
@@ -28,8 +30,11 @@ __all__ = [
     "SignalCard",
     "SoftmaxPolicy",
     "TokenDivergences",
+    "ValueContribution",
     "Values",
     "Weight",
+    "WorstBaseline",
+    "baseline_leak",
     "decompose",
     "divergences",
     "group",
@@ -40,6 +45,7 @@ __all__ = [
     "renyi_divergence",
     "signal",
     "signal_cards",
+    "value_contribution",
     "values",
     "weight",
     "weight_cards",
