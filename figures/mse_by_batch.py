@@ -42,6 +42,8 @@ def draw(results: Path | None, out: Path) -> list[Path]:
     with style.subplots(1, len(panels), (9.6, 4.8), sharey=True) as (figure, axes):
         for ax, (signal, lines) in zip(axes[0], panels.items(), strict=True):
             _plot(ax, signal, lines, [row for row in crossings if row["signal"] == signal])
+        shown = [row["relative_mse"] for row in rows]
+        axes[0, 0].set_ylim(0.5 * min(shown), 2.0 * max(shown))  # of all panels: the feet of the crossings go further
         axes[0, 0].set_ylabel("relative mean squared error  E|ĝ - g|² / |g|²")
         figure.suptitle(f"Mean squared error against batch size: {title}", x=0.01, ha="left")
         paths = style.save(figure, out, NAME)
@@ -145,8 +147,6 @@ def _plot(ax: Any, signal: str, lines: list[Row], crossings: list[Row]) -> None:
             ax.plot([n, n], [_error(line, n), 1e-30], color=color, linestyle=":", linewidth=1.0, zorder=0)
     ax.set_xscale("log")
     ax.set_yscale("log")
-    least, most = (f(_error(line, n) for line in lines) for f, n in ((min, BATCHES[-1]), (max, 1.0)))
-    ax.set_ylim(0.5 * least, 2.0 * most)
     ax.set_xlabel("batch size n, trajectories")
     ax.set_title(f"signal {signal}")
     heading = f"until where better than {best['weight']}" if best else None

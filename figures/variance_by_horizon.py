@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +40,7 @@ def draw(results: Path | None, out: Path, *, horizons: Iterable[int] = HORIZONS,
         return [*style.save(figure, out, NAME), write_csv(out / f"{NAME}.csv", rows)]
 
 
+@cache  # the same in every folder: drawn again in one process, it costs nothing
 def exact_moments(horizons: tuple[int, ...] = HORIZONS, kl: float = KL) -> list[Row]:
     """Relative bias and standard deviation per horizon and weight.
 

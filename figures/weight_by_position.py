@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -48,8 +49,7 @@ class Law(NamedTuple):
 
 def draw(results: Path | None, out: Path, *, positions: tuple[int, ...] = POSITIONS) -> list[Path]:
     """Compute the laws and draw them; no table is read."""
-    log_ratio, chance = token_law(max(positions))
-    rows = laws(log_ratio, chance, positions)
+    rows = _rows(positions)
     with style.subplots(2, 2, (9.6, 6.4), sharex=True) as (figure, axes):
         for ax, name in zip(axes.flat, PANELS, strict=True):
             _plot(ax, [row for row in rows if row["weight"] == name], name)
@@ -63,6 +63,11 @@ def draw(results: Path | None, out: Path, *, positions: tuple[int, ...] = POSITI
             ha="left",
         )
         return [*style.save(figure, out, NAME), write_csv(out / f"{NAME}.csv", rows)]
+
+
+@cache  # the same in every folder: drawn again in one process, it costs nothing
+def _rows(positions: tuple[int, ...]) -> list[Row]:
+    return laws(*token_law(max(positions)), positions)
 
 
 def token_law(horizon: int, actions: int = ACTIONS, kl: float = KL) -> tuple[Array, Array]:

@@ -83,3 +83,19 @@ def test_crossover_by_simulation():
     for factor, sign in ((0.25, 1), (4.0, -1)):
         (a, sa), (b, sb) = error(prefix, factor * n), error(none, factor * n)
         assert sign * (a - b) > 4 * np.hypot(sa, sb)
+
+
+def test_no_panel_is_cut_by_the_limits_of_another(results):
+    panels = figure._panels(figure._one_cell(figure.table_of(results))[0])
+    rows = [row for signal, lines in panels.items() for row in figure.errors(signal, lines)]
+    least, most = min(r["relative_mse"] for r in rows), max(r["relative_mse"] for r in rows)
+    ranges = {s: max(r["relative_mse"] for r in rows if r["signal"] == s) for s in panels}
+    assert min(ranges.values()) < 0.9 * max(ranges.values())  # else nothing could be cut
+    with pytest.MonkeyPatch.context() as patch:
+        seen = []
+        patch.setattr(figure.style, "save", lambda fig, *_: seen.append([ax.get_ylim() for ax in fig.axes]) or [])
+        patch.setattr(figure, "write_csv", lambda path, _: path)
+        figure.draw(results, results)
+    for low, high in seen[0]:
+        assert low < least
+        assert high > most
