@@ -12,6 +12,7 @@ from theory.policy import SoftmaxPolicy
 from theory.process import MarkovProcess
 from theory.signals import Signal, SignalCard, signal, signal_cards
 from theory.value_functions import Values, values
+from theory.variance_split import GroupVariance, group_variance
 from theory.weights.registry import Card, Weight, weight, weight_cards
 
 __all__ = [
@@ -22,6 +23,7 @@ __all__ = [
     "Divergences",
     "Estimator",
     "GroupSignal",
+    "GroupVariance",
     "MarkovProcess",
     "Moments",
     "Reduction",
@@ -38,6 +40,7 @@ __all__ = [
     "decompose",
     "divergences",
     "group",
+    "group_variance",
     "moments",
     "performance_difference",
     "policy_gradient",

@@ -37,6 +37,8 @@ class Question:
     most_trajectories: int
     position: int | None = None
     """Keep only what the token at this step contributes to the estimator."""
+    signal_tables: ResolvedSignal | None = None
+    """The signal where it is known already: a baseline of all start states, kept when one of them is looked at."""
 
     def problem(self, *signals: ResolvedSignal, by_outcome: bool = False, outer: bool = False) -> Problem:
         """The engines' form of the question."""
@@ -57,6 +59,8 @@ class Question:
 
     def resolved(self) -> ResolvedSignal:
         """The signal's tables; an optimal baseline is solved for."""
+        if self.signal_tables is not None:
+            return self.signal_tables
         signal = self.estimator.signal
         if signal.baseline == "optimal":
             return with_baseline(signal, self.process, _optimal_baseline(replace(self, position=None)))
