@@ -1,6 +1,10 @@
 """Exact mathematics of off-policy policy gradients."""
 
 from theory.decomposition import Decomposition, decompose
+from theory.diagnostic.cards import DiagnosticCard, diagnostic_cards
+from theory.diagnostic.exact import diagnostics
+from theory.diagnostic.record import Diagnostics
+from theory.diagnostic.sampled import sampled_diagnostics
 from theory.divergence import Divergences, SequenceDivergences, TokenDivergences, divergences, renyi_divergence
 from theory.engines.choice import ENGINES, moments
 from theory.engines.record import Moments
@@ -8,6 +12,7 @@ from theory.estimator import Estimator, Reduction, reduction
 from theory.gradient import performance_difference, policy_gradient
 from theory.groups import GroupSignal, group
 from theory.invariance import BaselineLeak, ValueContribution, WorstBaseline, baseline_leak, value_contribution
+from theory.penalties import KLPenalty, kl_penalty
 from theory.policy import SoftmaxPolicy
 from theory.process import MarkovProcess
 from theory.signals import Signal, SignalCard, signal, signal_cards
@@ -20,10 +25,13 @@ __all__ = [
     "BaselineLeak",
     "Card",
     "Decomposition",
+    "DiagnosticCard",
+    "Diagnostics",
     "Divergences",
     "Estimator",
     "GroupSignal",
     "GroupVariance",
+    "KLPenalty",
     "MarkovProcess",
     "Moments",
     "Reduction",
@@ -38,14 +46,18 @@ __all__ = [
     "WorstBaseline",
     "baseline_leak",
     "decompose",
+    "diagnostic_cards",
+    "diagnostics",
     "divergences",
     "group",
     "group_variance",
+    "kl_penalty",
     "moments",
     "performance_difference",
     "policy_gradient",
     "reduction",
     "renyi_divergence",
+    "sampled_diagnostics",
     "signal",
     "signal_cards",
     "value_contribution",
