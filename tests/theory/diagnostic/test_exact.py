@@ -47,7 +47,8 @@ def test_the_twin_tells_apart_what_is_nearly_the_same():
     same = [name for name in exact if exact[name] == pytest.approx(swapped[name], rel=1e-6)]
     # The largest |l|, E[rho] = E[W] = 1, and that nothing is masked, are the same whichever way round.
     assert sorted(same) == [
-        "log_ratio_absolute_maximum", "ratio_mean", "sequence_ratio_mean", "weight_mean", "weight_share_sequences_zero", "weight_share_zero",
+        "log_ratio_absolute_maximum", "ratio_mean", "sequence_ratio_mean", "weight_mean",
+        "weight_share_sequences_zero", "weight_share_zero",
     ]  # fmt: skip
     other = plain.diagnostics(process, target, behaviour, "token", clip=(0.9, 1.1))
     assert other["clip_fraction"] != pytest.approx(exact["clip_fraction"], rel=1e-3)
