@@ -1,5 +1,6 @@
 """Exact mathematics of off-policy policy gradients."""
 
+from theory.baselines import OptimalBaseline, baseline_moments, optimal_baseline
 from theory.decomposition import Decomposition, decompose
 from theory.diagnostic.cards import DiagnosticCard, diagnostic_cards
 from theory.diagnostic.exact import diagnostics
@@ -32,6 +33,7 @@ __all__ = [
     "GroupVariance",
     "MarkovProcess",
     "Moments",
+    "OptimalBaseline",
     "Reduction",
     "SequenceDivergences",
     "Signal",
@@ -43,6 +45,7 @@ __all__ = [
     "Weight",
     "WorstBaseline",
     "baseline_leak",
+    "baseline_moments",
     "decompose",
     "diagnostic_cards",
     "diagnostics",
@@ -50,6 +53,7 @@ __all__ = [
     "group",
     "group_variance",
     "moments",
+    "optimal_baseline",
     "performance_difference",
     "policy_gradient",
     "reduction",
