@@ -13,6 +13,7 @@ from theory.estimator import Estimator, Reduction, reduction
 from theory.gradient import performance_difference, policy_gradient
 from theory.groups import GroupSignal, group
 from theory.invariance import BaselineLeak, ValueContribution, WorstBaseline, baseline_leak, value_contribution
+from theory.penalties import KLPenalty, kl_penalty
 from theory.policy import SoftmaxPolicy
 from theory.process import MarkovProcess
 from theory.signals import Signal, SignalCard, signal, signal_cards
@@ -31,6 +32,7 @@ __all__ = [
     "Estimator",
     "GroupSignal",
     "GroupVariance",
+    "KLPenalty",
     "MarkovProcess",
     "Moments",
     "OptimalBaseline",
@@ -52,6 +54,7 @@ __all__ = [
     "divergences",
     "group",
     "group_variance",
+    "kl_penalty",
     "moments",
     "optimal_baseline",
     "performance_difference",

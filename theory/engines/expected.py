@@ -18,8 +18,8 @@ EXACT_ENGINES = ("auto", "recursion", "enumeration")
 _BLOCK_ROWS = 50_000
 
 
-def exact_engine(problem: Problem, engine: str) -> str:
-    """The exact engine that answers; "auto" takes the recursion where it can.
+def exact_engine(problem: Problem, engine: str, *, cheapest: bool = False) -> str:
+    """The exact engine that answers; "auto" takes the recursion where it can, or the cheaper one of the two.
 
     Raises:
         ValueError: an unknown name, or no exact engine (EngineRefusal: not the one asked for) can take the problem.
@@ -27,7 +27,8 @@ def exact_engine(problem: Problem, engine: str) -> str:
     checks.known_name("engine", engine, EXACT_ENGINES)
     why_not = recursion.refusal(problem).split(";")[0]
     if engine != "enumeration" and not why_not:
-        return "recursion"
+        dear = engine == "auto" and cheapest and enumeration_cost(problem) < recursion.cost(problem)
+        return "enumeration" if dear else "recursion"
     if engine == "recursion":
         raise EngineRefusal(f"{why_not}; engine='enumeration' can take it where the tree is small")
     count, most = enumeration.count_trajectories(problem.process, problem.behaviour), enumeration.MOST_TRAJECTORIES
@@ -35,6 +36,13 @@ def exact_engine(problem: Problem, engine: str) -> str:
         instead = f"; {why_not}" if why_not else "; engine='recursion' can take it"
         raise EngineRefusal(f"enumeration needs {count:.3g} trajectories, the limit is {most}{instead}")
     return "enumeration"
+
+
+def enumeration_cost(problem: Problem) -> float:
+    """Numbers touched by a walk over all trajectories; infinite where they are too many."""
+    p = problem.process
+    count = enumeration.count_trajectories(p, problem.behaviour)
+    return count * (p.states * p.actions + 20.0 * p.horizon) if count <= enumeration.MOST_TRAJECTORIES else np.inf
 
 
 def expected_coefficients(problem: Problem, engine: str) -> Array:
