@@ -212,21 +212,25 @@ def test_equal_rewards_contribute_nothing():
     assert m.variance > 1e-4
 
 
-def test_returns_that_are_equal_up_to_rounding_are_equal():
-    """0.1 + 0.2 is not 0.3 in floating point; divided by a deviation of 1e-17 that would be an advantage of one."""
+@pytest.mark.parametrize("last", [0.0, -0.3])
+def test_returns_that_are_equal_up_to_rounding_are_equal(last):
+    """0.1 + 0.2 is not 0.3 in floating point; divided by a deviation of 1e-17 that would be an advantage of one.
+
+    With -0.3 at the end both returns are zero, and what is left of one of them is rounding alone.
+    """
     process = theory.MarkovProcess(
         [1.0, 0.0, 0.0],
         np.eye(3)[[[1, 2], [2, 2], [2, 2]]],
         [[0.1, 0.3], [0.2, 0.2], [0.0, 0.0]],
         2,
+        [0.0, 0.0, last],
         absorbing=[False, False, True],
     )
     target = theory.SoftmaxPolicy([[0.3, -0.2], [0.0, 1.0], [0.0, 0.0]])
-    paths = {r for x in brute_force.trajectories(process, target) for r in [sum(x.rewards)]}
-    assert len(paths) == 2  # 0.30000000000000004 and 0.3
+    paths = brute_force.trajectories(process, target)
+    assert len({sum(x.rewards) + x.terminal for x in paths}) == 2
     for engine in ("enumeration", "sampling"):
-        signal = theory.group(2, epsilon=0.0)
-        m = ask(Instance(process, target, target), "token", signal, engine, trajectories=200)
+        m = ask(Instance(process, target, target), "token", theory.group(2, epsilon=0.0), engine, trajectories=200)
         np.testing.assert_array_equal(m.mean, 0.0)
         assert m.variance == 0.0
 

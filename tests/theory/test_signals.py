@@ -187,7 +187,9 @@ def test_there_is_no_optimal_baseline_for_weights_that_look_at_the_sign(weight):
 
 
 def test_there_is_no_optimal_baseline_where_the_variance_is_beyond_float64():
-    process, target, behaviour = random_instance(T=3000, drift=2.0)
+    # Independent tokens, (1 + chi2)^1500 with 1 + chi2 about 4.
+    process = theory.MarkovProcess([1.0], np.ones((1, 2, 1)), [[1.0, -0.5]], 1500)
+    target, behaviour = theory.SoftmaxPolicy(np.log([[0.9, 0.1]])), theory.SoftmaxPolicy(np.log([[0.2, 0.8]]))
     with pytest.raises(ValueError, match=r"the variance of prefix is beyond the largest number"):
         ask((process, target, behaviour), "prefix", theory.signal("outcome", baseline="optimal"), "recursion")
 

@@ -277,7 +277,7 @@ def test_with_unequal_policies_they_do_not():
 def marginalised(instance):
     """Mean and second moment of the sum of w_t rho_t A^pi z_t, with w_t the ratio of occupancies or P_t.
 
-    With it the largest |w_t - P_t| / P_t over all prefixes.
+    The last number is the largest |w_t - P_t| / P_t over all prefixes.
     """
     process, target, behaviour = instance
     of_target, of_mu = theory.values(process, target), theory.values(process, behaviour)
