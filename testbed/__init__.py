@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from testbed.environments import Environment, environment, environment_cards
+    from testbed.per_agent import AgentMoments, agent_gradients, agent_moments, drift_agents, joint_policy
     from testbed.sweep import Choice, Sweep, SweepResult, default_sweep, read_table, run_sweep, summarise
 
 # Public name -> the module that defines it. Lazy (PEP 562), so that `import testbed` costs nothing and the command line
@@ -15,6 +16,11 @@ _HOME = {
     "Environment": "testbed.environments",
     "environment": "testbed.environments",
     "environment_cards": "testbed.environments",
+    "AgentMoments": "testbed.per_agent",
+    "agent_gradients": "testbed.per_agent",
+    "agent_moments": "testbed.per_agent",
+    "drift_agents": "testbed.per_agent",
+    "joint_policy": "testbed.per_agent",
     "Choice": "testbed.sweep",
     "Sweep": "testbed.sweep",
     "SweepResult": "testbed.sweep",
@@ -25,13 +31,18 @@ _HOME = {
 }
 
 __all__ = [
+    "AgentMoments",
     "Choice",
     "Environment",
     "Sweep",
     "SweepResult",
+    "agent_gradients",
+    "agent_moments",
     "default_sweep",
+    "drift_agents",
     "environment",
     "environment_cards",
+    "joint_policy",
     "read_table",
     "run_sweep",
     "summarise",

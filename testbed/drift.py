@@ -87,7 +87,13 @@ def kinds() -> dict[str, str]:
 
 
 def apply(
-    kind: str, process: theory.MarkovProcess, policy: theory.SoftmaxPolicy, strength: float, **options: Any
+    kind: str,
+    process: theory.MarkovProcess,
+    policy: theory.SoftmaxPolicy,
+    strength: float,
+    *,
+    states: Any = None,
+    **options: Any,
 ) -> Pair:
     """Target and behaviour policy that a kind of drift makes of one policy at a given strength.
 
@@ -96,16 +102,21 @@ def apply(
         process: the process the policy acts in.
         policy: what the drift starts from.
         strength: at least 0; zero returns `(policy, policy)`.
+        states: (S,) bool, where the policies drift; elsewhere both stay what they were (those of one agent of several).
+            Default: everywhere.
         **options: of the kind, see its card.
 
     Raises:
-        ValueError: an unknown kind or option, an option or a strength without meaning, or a policy of another shape.
+        ValueError: an unknown kind or option, an option or a strength without meaning, a policy of another shape, or
+            `states` for a log-linear target that moves.
     """
     known = _checked(kind, process, policy, options)
     if not 0.0 <= strength < math.inf:
         raise ValueError(f"strength is {strength!r}; expected a finite number of at least 0")
     pair = known.function(process, policy, float(strength), **options)
-    return (policy, policy) if strength == 0.0 else pair
+    if strength == 0.0:
+        return policy, policy
+    return pair if states is None else (_only_in(states, policy, pair[0]), _only_in(states, policy, pair[1]))
 
 
 def at(
@@ -115,6 +126,7 @@ def at(
     kl: float = 0.1,
     *,
     per: str = "token",
+    states: Any = None,
     **options: Any,
 ) -> Drifted:
     """The drift of a kind at an exact divergence, at the smallest strength that gives it.
@@ -129,6 +141,7 @@ def at(
         kl: KL(mu || pi) in nats, at least 0.
         per: "token" is the average over the tokens of mu, which keeps its meaning across horizons; "sequence" is the
             divergence of the trajectory's law.
+        states: (S,) bool, where the policies drift, as for `apply`; the divergence is that of the whole process.
         **options: of the kind, see its card.
 
     Raises:
@@ -155,13 +168,31 @@ def at(
 
     @functools.cache
     def curve(strength: float) -> float:
-        return kl_behaviour_target(process, *apply(kind, process, policy, strength, **options), per=per)
+        return kl_behaviour_target(process, *apply(kind, process, policy, strength, states=states, **options), per=per)
 
     unit = known.unit(process, policy)
     problem = f"kl = {kl:g} per {per} is out of reach of {kind} drift in this process"
     strength = _smallest_strength(curve, kl, unit, known.limit * unit, problem)
-    target, behaviour = apply(kind, process, policy, strength, **options)
+    target, behaviour = apply(kind, process, policy, strength, states=states, **options)
     return Drifted(kind, strength, curve(strength), per, target, behaviour)
+
+
+def _only_in(states: Any, policy: theory.SoftmaxPolicy, moved: theory.SoftmaxPolicy) -> theory.SoftmaxPolicy:
+    """The policy, and where `states` is true the one that it moved to."""
+    if moved is policy:
+        return policy
+    chosen = np.asarray(states)
+    if chosen.shape != (policy.states,) or chosen.dtype != np.bool_:
+        raise ValueError(
+            f"states has shape {chosen.shape} and type {chosen.dtype}; expected ({policy.states},) of bool"
+        )
+    # The parameters of a tabular policy are a view of its logits.
+    if not np.shares_memory(moved.parameters, moved.logits):
+        raise ValueError(
+            "states is given for a log-linear policy that moves in all states at once; expected a tabular policy, or a "
+            "kind of drift that moves mu alone"
+        )
+    return theory.SoftmaxPolicy(np.where(chosen[:, None], moved.logits, policy.logits))
 
 
 def _checked(

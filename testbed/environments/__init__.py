@@ -12,6 +12,7 @@ from testbed.environments import (  # noqa: F401
     parity,
     token_tree,
     toy_text,
+    two_agents,
 )
 from testbed.environments.importer import from_gymnasium
 from testbed.environments.process_env import ProcessEnv

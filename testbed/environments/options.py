@@ -26,6 +26,13 @@ def number_between(name: str, value: Any, low: float, high: float) -> float:
     return float(value)
 
 
+def share(name: str, value: Any) -> float:
+    """Return `value` as a float if it lies in [0, 1]."""
+    if isinstance(value, bool) or not isinstance(value, Real) or not 0.0 <= float(value) <= 1.0:
+        raise ValueError(f"{name} is {value!r}; expected a number from 0 to 1")
+    return float(value)
+
+
 def flag(name: str, value: Any) -> bool:
     """Return `value` if it is True or False."""
     if not isinstance(value, bool):

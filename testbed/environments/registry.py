@@ -10,6 +10,8 @@ from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import gymnasium
+import numpy as np
+from numpy.typing import NDArray
 
 from testbed.environments.tables import trajectory_count
 from theory import MarkovProcess, SoftmaxPolicy, checks
@@ -45,6 +47,7 @@ class Parts(NamedTuple):
     process: MarkovProcess
     target: SoftmaxPolicy
     behaviour: SoftmaxPolicy | None = None
+    acting: NDArray[np.int64] | None = None
 
 
 class _Entry(NamedTuple):
@@ -88,6 +91,8 @@ class Environment:
     """A half-trained policy under which every action is possible."""
     behaviour: SoftmaxPolicy | None = None
     """Only where the environment prescribes who generated the data."""
+    acting: NDArray[np.int64] | None = None
+    """(S,) which agent moves in each state, counted from 0; only where there are several."""
 
     @property
     def card(self) -> EnvironmentCard:
