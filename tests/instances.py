@@ -1,4 +1,4 @@
-"""Random instances: a hypothesis strategy that shrinks to small ones, and a seeded one for tests that need a single instance."""
+"""Random instances: a hypothesis strategy that shrinks to small ones, and a seeded one for single examples."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def _distributions(draw, shape):
 
 @st.composite
 def instances(draw, max_states=3, max_actions=3, max_horizon=3, step_rewards=None, same_policy=None, features=None):
-    """Processes with absorbing states, stochastic transitions, discounts, shared features, T = 1, A = 1 and one state."""
+    """Processes with absorbing states, stochastic transitions, discounts, features, T = 1, A = 1 and one state."""
     S, A, T = draw(st.integers(1, max_states)), draw(st.integers(1, max_actions)), draw(st.integers(1, max_horizon))
     absorbing = np.array(draw(st.lists(st.booleans(), min_size=S, max_size=S)))
     absorbing[0] = False
