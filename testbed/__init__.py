@@ -8,6 +8,9 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from testbed.environments import Environment, environment, environment_cards
     from testbed.per_agent import AgentMoments, agent_gradients, agent_moments, drift_agents, joint_policy
+    from testbed.prediction.cells import PredictionCell, prediction_cells
+    from testbed.prediction.counterexample import BlindSpot, blind_spot
+    from testbed.prediction.ranking import DiagnosticPrediction, diagnostic_ranking
     from testbed.sweep import Choice, Sweep, SweepResult, default_sweep, read_table, run_sweep, summarise
 
 # Public name -> the module that defines it. Lazy (PEP 562), so that `import testbed` costs nothing and the command line
@@ -21,6 +24,12 @@ _HOME = {
     "agent_moments": "testbed.per_agent",
     "drift_agents": "testbed.per_agent",
     "joint_policy": "testbed.per_agent",
+    "BlindSpot": "testbed.prediction.counterexample",
+    "blind_spot": "testbed.prediction.counterexample",
+    "DiagnosticPrediction": "testbed.prediction.ranking",
+    "diagnostic_ranking": "testbed.prediction.ranking",
+    "PredictionCell": "testbed.prediction.cells",
+    "prediction_cells": "testbed.prediction.cells",
     "Choice": "testbed.sweep",
     "Sweep": "testbed.sweep",
     "SweepResult": "testbed.sweep",
@@ -32,17 +41,23 @@ _HOME = {
 
 __all__ = [
     "AgentMoments",
+    "BlindSpot",
     "Choice",
+    "DiagnosticPrediction",
     "Environment",
+    "PredictionCell",
     "Sweep",
     "SweepResult",
     "agent_gradients",
     "agent_moments",
+    "blind_spot",
     "default_sweep",
+    "diagnostic_ranking",
     "drift_agents",
     "environment",
     "environment_cards",
     "joint_policy",
+    "prediction_cells",
     "read_table",
     "run_sweep",
     "summarise",

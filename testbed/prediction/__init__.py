@@ -1,0 +1,1 @@
+"""Which logged diagnostic predicts the exact error of an estimator, over many environments and kinds of drift."""
