@@ -85,6 +85,28 @@ def figures(
         print(path)
 
 
+@app.command()
+def verify(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="One claim, in full; all by default.")] = "",
+    out: Annotated[
+        Path | None, typer.Option("--out", metavar="FOLDER", help="Where it goes.", show_default="results/ledger")
+    ] = None,
+    workers: Annotated[
+        int | None, typer.Option("--workers", metavar="N", help="Local processes.", show_default="one per core")
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Settle what is claimed about these corrections by exact numbers.
+
+    Prints each claim with its verdict, numbers and smallest counterexample, and
+    writes the ledger. Exit status 1 if something departs from the record. With
+    NAME: that claim alone, with its tables and code; files only with --out.
+    """
+    from testbed.ledger.command import verify_command
+
+    raise typer.Exit(verify_command(name, out, workers, as_json=json))
+
+
 def main() -> None:
     """Console entry: every mistake of the user becomes one sentence on standard error and exit status 2."""
     try:
