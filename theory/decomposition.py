@@ -79,22 +79,19 @@ def decompose(
     """The bias of an estimator as named (P,) vectors that sum to it.
 
     The truth is g = sum over t of E_mu[P_t rho_t discount^t A^pi_t z_t]. Each term is the change of the expectation
-    when
-    one ingredient is put in the place of its exact counterpart, in this order:
+    when one ingredient is put in the place of its exact counterpart, in this order:
 
     1. occupancy: the weight's prefix part for P_t (1 for `token`, m_t for `minpro`);
     2. action: its own part for rho_t (1 for `none`);
     3. continuation: the centred signal, with the weight's suffix part and the estimator's score, for A^pi_t z_t.
-    Centred
-       means without any function of the past and the state alone: advantages stand for action values; for rewards to go
+       Centred means without any function of the past and the state alone: advantages stand for action values; for rewards to go
        and outcomes it is the reward to go minus V of mu (of pi where the weight carries the suffix ratio);
     4. truncation: the weight itself for the product of its parts (clip, cap, mask);
     5. baseline leak: the signal as it is for its centred form. Zero where the weight is baseline-invariant;
     6. reduction: 1/L, 1/T, token counts; and a group's advantage for the plain outcome.
 
     Terms depend on the order; their sum does not. Another `order` may be given as long as truncation comes after the
-    first
-    three, the baseline leak after the continuation, and the reduction after the leak.
+    first three, the baseline leak after the continuation, and the reduction after the leak.
 
     Raises:
         ValueError: as `theory.moments`; an order that is not possible; engine "sampling", which has no exact terms.

@@ -86,8 +86,7 @@ class Categories:
     """Moments of X = sum of c_t z_t of one trajectory of one prompt, by what the rest of the group needs to know of it.
 
     The first axis of `mean`, `second` and `outer` is the sign of the advantage, 0 for A >= 0 and 1 for A < 0, since
-    some
-    weights look at it. m is the number of categories: distinct (outcome, length), or distinct outcomes.
+    some weights look at it. m is the number of categories: distinct (outcome, length), or distinct outcomes.
     """
 
     outcome: Array
@@ -117,8 +116,7 @@ def group_moments(signal: GroupSignal, prompt: Categories, share_tokens: bool) -
     """Mean (P,), second moment E|.|^2 and outer product (P, P) of one group's estimator, for one prompt.
 
     The estimator is (1/G) sum of A_i X_i, or (sum of A_i X_i) / (sum of L_i) with `share_tokens`. Exact, by the
-    multinomial
-    law of the categories of the other trajectories: comb(G + m - 2, m - 1) compositions.
+    multinomial law of the categories of the other trajectories: comb(G + m - 2, m - 1) compositions.
 
     Raises:
         ValueError: more compositions than can be visited.
@@ -158,8 +156,7 @@ def group_moments(signal: GroupSignal, prompt: Categories, share_tokens: bool) -
 def _first_members(
     signal: GroupSignal, prompt: Categories, counts: tuple[int, ...], first: int, share_tokens: bool
 ) -> tuple[Array, Array]:
-    """Advantages (m^first, first) of the first members, the others given by counts, and the factor of the group's
-    sum."""
+    """Advantages (m^first, first) of the first members, the others given by counts, and the sum's factor."""
     m = prompt.probability.size
     own = np.indices((m,) * first).reshape(first, -1).T
     others = np.broadcast_to(np.repeat(np.arange(m), counts), (own.shape[0], sum(counts)))

@@ -17,8 +17,7 @@ Array = NDArray[np.float64]
 
 
 class Edges(NamedTuple):
-    """Every transition of positive probability out of a state that acts, sorted by state, then action, then next
-    state."""
+    """Every transition of positive probability out of a state that acts, by state, action, next state."""
 
     state: NDArray[np.int64]
     action: NDArray[np.int64]

@@ -202,8 +202,7 @@ class _Reward:
 
 @dataclass(frozen=True, eq=False)
 class Ones:
-    """t -> a constant, or with `states` (S,) a function of the state alone; scaled per step where `scale` (T,) is
-    given."""
+    """t -> a constant, or with `states` (S,) a function of the state alone; times `scale` (T,) if given."""
 
     value: float = 1.0
     states: Array | None = None

@@ -15,8 +15,7 @@ Array = NDArray[np.float64]
 
 @dataclass(frozen=True, eq=False)
 class Values:
-    """Exact values of one policy in one process. Values count from their own step: nothing is discounted back to t =
-    0."""
+    """Exact values of one policy in one process. Values count from their own step, not from t = 0."""
 
     state_value: Array
     """V_t(s), (T+1, S). V_T and every absorbing state hold the terminal reward."""

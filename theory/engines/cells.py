@@ -1,11 +1,10 @@
 """The cells of the recursion, (state, value of the running minimum), and how a step moves what they hold.
 
 What a cell holds is kept in threshold form: entry k of an array is the sum over all cells whose running minimum is at
-least
-the k-th level. In that form the minimum moves nothing between entries: entry k goes on through the actions whose key
-is at
-least level k, so that a step is one small matrix product per level, whatever the number of cells. One cell is the
-difference of two neighbouring entries. A weight without a statistic has one level, and entry 0 is everything.
+least the k-th level. In that form the minimum moves nothing between entries: entry k goes on through the actions
+whose key is at least level k, so that a step is one small matrix product per level, whatever the number of cells. One
+cell is the difference of two neighbouring entries. A weight without a statistic has one level, and entry 0 is
+everything.
 """
 
 from __future__ import annotations

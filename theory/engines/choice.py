@@ -50,20 +50,17 @@ def moments(
         behaviour: mu, the policy that generates the trajectories.
         estimator: weight x signal x score x reduction.
         engine: "recursion", "enumeration", "sampling", or "auto", which takes the cheaper exact engine that can and
-        falls
-            back to sampling; `Moments.engine` says which one answered.
+            falls back to sampling; `Moments.engine` says which one answered.
         covariance: also keep the (P, P) covariance of one draw (otherwise it is computed when `.covariance` is read).
         trajectories: for sampling, how many to draw.
         seed: for sampling.
         missing_support: "raise", or "allow" where mu need not act wherever pi does (truncated samplers): then the
-        moments
-            are those of the data mu can give, and `lost_mass` is the target's probability of what it cannot.
+            moments are those of the data mu can give, and `lost_mass` is the target's probability of what it cannot.
         most_trajectories: enumeration refuses larger trees.
 
     Raises:
         ValueError: policies and process disagree, support is missing, an unknown name, or an engine that cannot take
-        the
-            problem (the message names one that can).
+            the problem (the message names one that can).
     """
     checks.known_name("engine", engine, ENGINES)
     checks.known_name("missing_support", missing_support, ("raise", "allow"))

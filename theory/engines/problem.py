@@ -19,8 +19,7 @@ Array = NDArray[np.float64]
 
 @dataclass(frozen=True, eq=False)
 class Problem:
-    """Joint moments of vectors X_o = sum over t of c_t psi^o_t score_t, one for each signal o, of one trajectory from
-    mu."""
+    """Joint moments of vectors X_o = sum over t of c_t psi^o_t score_t, one per signal o, of a trajectory of mu."""
 
     process: MarkovProcess
     target: SoftmaxPolicy

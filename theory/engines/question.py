@@ -1,5 +1,4 @@
-"""One estimator in one process, put to an exact engine: plain signals, signs of late rewards, optimal baselines,
-groups."""
+"""One estimator in one process, put to an exact engine: plain signals, signs of late rewards, baselines, groups."""
 
 from __future__ import annotations
 
@@ -140,8 +139,7 @@ def _reduced(asked: Question, bins: Bins) -> Draw:
 
 
 def _looks_at_late_sign(asked: Question, signal: ResolvedSignal) -> bool:
-    """Whether the weight needs the sign of a return, which the recursion learns at the end: it then runs once per
-    return."""
+    """Whether the weight needs the sign of a return that the recursion learns last: it then runs once per return."""
     return asked.estimator.weight.uses_advantage and signal.kind != "table" and not asked.process.has_step_rewards
 
 

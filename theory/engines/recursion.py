@@ -1,8 +1,7 @@
 """Exact mean and variance in time polynomial in the horizon, by a forward recursion over (state, statistic) cells.
 
 Each cell holds E[u], E[v], E[u u'], E[u v'] and E[<v, v'>] of the linear system of `slots.py` over the trajectories
-that
-are in it, unnormalised. Products over long sequences overflow, so both moments keep a running log scale.
+that are in it, unnormalised. Products over long sequences overflow, so both moments keep a running log scale.
 """
 
 from __future__ import annotations

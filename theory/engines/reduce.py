@@ -79,6 +79,5 @@ def _tokens_of_others(law: Array, batch: int) -> tuple[Array, Array]:
 
 
 def _inverse(own: int, law: Array, power: int) -> float:
-    """E[1 / (own + N)^power], N with this law; a batch without any token contributes zero, so its term does not
-    matter."""
+    """E[1 / (own + N)^power], N with this law; a batch without any token contributes zero, so its term is idle."""
     return float(law @ (1.0 / np.maximum(own + np.arange(law.size), 1) ** power))

@@ -5,10 +5,8 @@ One step takes the scalars u and the vectors v of a trajectory to
     u'_i = sum over m of A_im u_m,      v'_j = sum over n of B_jn v_n + sum over m of C_jm u_m z,
 
 with z the score of the action taken and coefficients that depend on the step only. The scalars are kappa, the product
-of
-the earlier tokens' `before` factors, and kappa R with R the rewards so far; the vectors are kappa times the sum of
-scores
-(for the cumulative score), X = sum of c_t z_t (for rewards that come later), and one estimator per signal.
+of the earlier tokens' `before` factors, and kappa R with R the rewards so far; the vectors are kappa times the sum of
+scores (for the cumulative score), X = sum of c_t z_t (for rewards that come later), and one estimator per signal.
 """
 
 from __future__ import annotations
@@ -74,8 +72,7 @@ class Slots:
         C: Entries = []
 
         def drive(slot: int, scalar: int, signal: Array) -> None:
-            """Add c_t * signal * u_scalar * (score) to a vector slot; the cumulative score is z and what was summed
-            before."""
+            """Add c_t * signal * u_scalar * score to a vector slot; the cumulative score adds what was summed."""
             if self.problem.position not in (None, t):
                 return
             coefficient = self._weigh(signal)
