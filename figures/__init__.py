@@ -9,7 +9,7 @@ import importlib
 import sys
 from pathlib import Path
 
-FIGURES = ("relative_bias_by_drift", "variance_by_horizon", "mse_by_batch", "weight_by_position")
+FIGURES = ("relative_bias_by_drift", "variance_by_horizon", "mse_by_batch", "weight_by_position", "bias_terms")
 
 __all__ = ["FIGURES", "draw_all"]
 

@@ -9,9 +9,9 @@ import pytest
 
 import figures
 from figures import __main__ as command
-from figures import mse_by_batch, relative_bias_by_drift, style, variance_by_horizon, weight_by_position
+from figures import bias_terms, mse_by_batch, relative_bias_by_drift, style, variance_by_horizon, weight_by_position
 
-MODULES = (relative_bias_by_drift, variance_by_horizon, mse_by_batch, weight_by_position)
+MODULES = (relative_bias_by_drift, variance_by_horizon, mse_by_batch, weight_by_position, bias_terms)
 
 
 @pytest.fixture
@@ -19,6 +19,8 @@ def small(monkeypatch):
     """The computed figures at sizes that take a moment."""
     monkeypatch.setitem(variance_by_horizon.draw.__kwdefaults__, "horizons", (1, 10))
     monkeypatch.setitem(weight_by_position.draw.__kwdefaults__, "positions", (1, 10))
+    monkeypatch.setitem(bias_terms.draw.__kwdefaults__, "kls", (0.1,))
+    monkeypatch.setitem(bias_terms.draw.__kwdefaults__, "weights", ("token", "gspo"))
 
 
 @pytest.mark.usefixtures("small")
@@ -77,7 +79,7 @@ def test_a_figure_without_data_is_left_out(results, tmp_path, monkeypatch, capsy
 
     monkeypatch.setattr("testbed.sweep.read_table", unreachable)
     drawn = {p.stem for p in figures.draw_all(results, tmp_path)}
-    assert drawn == {"variance_by_horizon", "weight_by_position"}
+    assert drawn == {"variance_by_horizon", "weight_by_position", "bias_terms"}
     assert capsys.readouterr().err.count("is left out: no cell of the table") == 2
 
 
