@@ -217,6 +217,17 @@ def test_own_minima_are_never_below_joint_ones(game):
         assert (own_minimum[:, 1:] > joint_minimum[:, i::2][:, 1:] + 1e-3).any()
 
 
+def test_whose_minimum_is_the_better_one_depends_on_who_drifted(game):
+    """MinPRO with the target's advantage: the listener, which answers, is biased less by joint minima if the speaker
+    drifted, and less by its own if it drifted itself."""
+    for seed in range(5):
+        for kl, better in ([(0.05, 0.0), "joint"], [(0.0, 0.05), "own"]):
+            pair = testbed.drift_agents("noise", game.process, game.target, game.acting, kl, seed=seed)
+            bias = {r: biases(ask(game, pair, "minpro", ratios=r))[1] for r in ("joint", "own")}
+            assert min(bias, key=bias.get) == better
+            assert min(bias.values()) > THERE
+
+
 # Drift of one agent
 
 

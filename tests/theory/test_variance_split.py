@@ -5,6 +5,7 @@ import itertools
 import numpy as np
 import pytest
 
+import testbed
 import theory
 from tests import brute_force
 from tests.brute_force_batches import group_moments
@@ -204,6 +205,23 @@ def test_how_the_parts_depend_on_the_groups_size(weight):
     assert of("GRPO", 8).between != pytest.approx((7 / 8) ** 2 * of("GRPO", 2).between * 4, rel=1e-2)
     # And the rollouts of a compared group are not independent: within does not fall as 1 / G.
     assert of("RLOO", 8).within != pytest.approx(of("RLOO", 2).within / 4, rel=1e-2)
+
+
+def test_of_a_fixed_number_of_rollouts_groups_of_four_are_best_here():
+    """64 rollouts of two-bit additions: small groups know their prompt's mean badly, large ones see few prompts."""
+    made = testbed.environment("digit_addition", base=2)
+    instance, rollouts = Instance(made.process, made.target, made.target), 64
+
+    def deviations(signal_of, draws_of, sizes=(2, 4, 8, 16, 32)):
+        parts = [(split(instance, "token", signal_of(size)), rollouts // size, draws_of(size)) for size in sizes]
+        return [np.sqrt(p.batch_variance(B, K) / (p.mean @ p.mean)) for p, B, K in parts]
+
+    rloo = deviations(lambda size: theory.group(size, **GROUPS["RLOO"]), lambda size: 1)
+    np.testing.assert_allclose(rloo, [0.764, 0.659, 0.720, 0.889, 1.173], rtol=0, atol=1e-3)
+    # The control: with each prompt's exact value as the baseline nothing is gained by asking a prompt twice.
+    known = deviations(lambda size: theory.signal("outcome", baseline="behaviour_value"), lambda size: size)
+    assert known == sorted(known)
+    assert known[0] < min(rloo)
 
 
 def test_what_has_no_exact_parts_is_refused():

@@ -22,7 +22,7 @@ def test_the_zoo_is_complete():
     expected = (
         "brackets chain cliff_walking digit_addition frozen_lake garnet keyword modular_sum parity taxi token_tree"
     )
-    assert {*expected.split(), "two_token_counterexample"} <= set(NAMES)
+    assert {*expected.split(), "two_agents", "two_token_counterexample"} <= set(NAMES)
 
 
 @pytest.mark.parametrize("name", NAMES)
