@@ -16,11 +16,16 @@ def policy_gradient(process: MarkovProcess, target: SoftmaxPolicy) -> Array:
     """g = gradient of J(theta) = E_pi[return] in the target's parameters, shape (P,), to be ascended.
 
     g = sum over t, s, a of discount^t P_pi(s_t = s) pi(a|s) A_t(s, a) z(s, a)
-    (policy gradient theorem, Sutton et al. 1999, theorem 1, for a finite horizon).
+    (policy gradient theorem, Sutton et al. 1999, theorem 1, for a finite horizon). Where every component is within
+    what rounding of the action values can make of zero, it is zero.
     """
     v = values(process, target)
     alive = np.where(process.absorbing, 0.0, _discounts(process)[:, None] * v.occupancy[:-1])
-    return target.combine_scores(np.einsum("ts,sa,tsa->sa", alive, target.probabilities, v.advantage))
+    gradient = target.combine_scores(np.einsum("ts,sa,tsa->sa", alive, target.probabilities, v.advantage))
+    # Each backup rounds once; a reward that does not depend on the action must not get a direction from that.
+    size = np.einsum("ts,sa,ts->sa", alive, target.probabilities, np.abs(v.action_value).max(axis=2))
+    rounding = np.finfo(float).eps * (process.horizon + 4) * target.combine_absolute_scores(size)
+    return gradient if (np.abs(gradient) > rounding).any() else np.zeros_like(gradient)
 
 
 def performance_difference(process: MarkovProcess, target: SoftmaxPolicy, behaviour: SoftmaxPolicy) -> float:

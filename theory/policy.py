@@ -120,41 +120,67 @@ class SoftmaxPolicy:
     def squared_score(self) -> Array:
         """|z(s, a)|^2, shape (S, A)."""
         if self._features is None:
-            pi = self.probabilities
-            return _frozen(1.0 - 2.0 * pi + (pi**2).sum(axis=1, keepdims=True))
+            others = self.probabilities @ (1.0 - np.eye(self.actions))
+            others_squared = self.probabilities**2 @ (1.0 - np.eye(self.actions))
+            return _frozen(others**2 + others_squared)
         return _frozen((self._centred_features**2).sum(axis=-1))
+
+    # Under a confident policy the score of the likeliest action is as small as the others' probabilities. Written as
+    # 1 - pi it has no digits left, so everything below is measured from the likeliest action and never forms 1 - pi.
+
+    @cached_property
+    def _likeliest(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Index of every state's likeliest action in an array (..., S, A)."""
+        return np.arange(self.states), self.logits.argmax(axis=1)
+
+    def _minus_mean(self, values: Array) -> Array:
+        """values[..., s, a] - sum over a' of pi(a'|s) values[..., s, a']."""
+        s, a = self._likeliest
+        from_likeliest = values - values[..., s, a][..., None]
+        return np.asarray(from_likeliest - np.einsum("sa,...sa->...s", self.probabilities, from_likeliest)[..., None])
 
     @cached_property
     def _centred_features(self) -> Array:
         assert self._features is not None
-        return self._features - np.einsum("sa,sap->sp", self.probabilities, self._features)[:, None, :]
+        return np.moveaxis(self._minus_mean(np.moveaxis(self._features, 2, 0)), 0, 2)
+
+    def _centred(self, weights: Array) -> Array:
+        """Sum over a of weights[..., s, a] z(s, a) in the logits of s, (..., S, A), for a tabular policy.
+
+        It sums to zero over the actions, which gives the entry of the likeliest one.
+        """
+        # A product with ones sums a short last axis several times faster than a reduction does.
+        ones, likeliest = np.ones(self.actions), (..., *self._likeliest)
+        centred = weights - self.probabilities * (weights @ ones)[..., None]
+        centred[likeliest] = 0.0
+        centred[likeliest] = -(centred @ ones)
+        return np.asarray(centred)
 
     def combine_scores(self, weights: Array) -> Array:
         """Sum over s, a of weights[..., s, a] z(s, a): from (..., S, A) to (..., P)."""
         flat = (*weights.shape[:-2], self.states * self.actions)
         if self._features is None:
-            # A product with ones sums a short last axis several times faster than a reduction does.
-            centred = weights - self.probabilities * (weights @ np.ones(self.actions))[..., None]
-            return np.asarray(centred.reshape(flat))
+            return self._centred(weights).reshape(flat)
         return np.asarray(weights.reshape(flat) @ self._centred_features.reshape(flat[-1], -1))
+
+    def combine_absolute_scores(self, weights: Array) -> Array:
+        """Sum over s, a of weights[s, a] |z(s, a)| by component, or more: from (S, A), non-negative, to (P,)."""
+        if self._features is None:
+            return (weights + self.probabilities * weights.sum(axis=-1, keepdims=True)).reshape(-1)
+        return np.asarray(weights.reshape(-1) @ np.abs(self._centred_features).reshape(weights.size, -1))
 
     def project_on_scores(self, vectors: Array) -> Array:
         """<vectors[..., s, :], z(s, a)>: from (..., S, P) to (..., S, A)."""
         if self._features is None:
-            own = np.einsum("...ssa->...sa", vectors.reshape(*vectors.shape[:-1], self.states, self.actions))
-            return np.asarray(own - np.einsum("sa,...sa->...s", self.probabilities, own)[..., None])
+            shape = (*vectors.shape[:-1], self.states, self.actions)
+            return self._minus_mean(np.einsum("...ssa->...sa", vectors.reshape(shape)))
         return np.einsum("sap,...sp->...sa", self._centred_features, vectors)
 
     def squared_norm_of_combination(self, left: Array, right: Array) -> Array:
         """<sum of left[n] z, sum of right[n] z> for each n: from two (N, S, A) arrays to (N,)."""
         if self._features is None:
-            pi = self.probabilities
-            ones = np.ones(self.actions)
-            left_total, right_total = left @ ones, right @ ones
-            cross = np.einsum("nsa,nsa->n", left, right)
-            cross -= np.einsum("ns,ns->n", (left * pi) @ ones, right_total)
-            cross -= np.einsum("ns,ns->n", (right * pi) @ ones, left_total)
-            return np.asarray(cross + (left_total * right_total) @ (pi**2).sum(axis=-1))
+            first = self._centred(left)
+            return np.einsum("nsa,nsa->n", first, first if right is left else self._centred(right))
         return np.einsum("np,np->n", self.combine_scores(left), self.combine_scores(right))
 
 

@@ -81,7 +81,9 @@ def moments(
         )  # fmt: skip
     draw = question.exact_draw(asked, chosen, outer=covariance)
     mean = draw.mean[0]
-    variance = float(np.maximum(draw.second[0, 0] - mean @ mean, 0.0))
+    second = draw.second[0, 0]
+    # A second moment beyond float64 arrives as inf, or as the NaN of a difference of such.
+    variance = float(max(second - mean @ mean, 0.0)) if np.isfinite(second) else np.inf
     matrix = _covariance(draw) if covariance else partial(_covariance_of, asked, chosen)
     return Moments(mean, variance, gradient, chosen, per_draw, lost, _covariance=matrix)
 

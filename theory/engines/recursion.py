@@ -51,6 +51,9 @@ def refusal(problem: Problem) -> str:
         return f"returns that add up over steps are too many to be told apart by the recursion; {others}"
     K, P = _levels(problem), problem.target.parameter_count
     vectors = K * p.states * max(P, p.states * p.actions) * (P if problem.outer else 1)
+    if K > 1 and (problem.cumulative or problem.outer):
+        # What a coefficient of the statistic multiplies with vectors is held for every action.
+        vectors *= p.actions
     largest = max(vectors, p.states**2 * p.actions)
     if largest > MOST_NUMBERS:
         return (
