@@ -111,9 +111,8 @@ def apply(
             `states` for a log-linear target that moves.
     """
     known = _checked(kind, process, policy, options)
-    if not 0.0 <= strength < math.inf:
-        raise ValueError(f"strength is {strength!r}; expected a finite number of at least 0")
-    pair = known.function(process, policy, float(strength), **options)
+    strength = checks.non_negative("strength", strength)
+    pair = known.function(process, policy, strength, **options)
     if strength == 0.0:
         return policy, policy
     return pair if states is None else (_only_in(states, policy, pair[0]), _only_in(states, policy, pair[1]))
@@ -156,8 +155,7 @@ def at(
     """
     known = _checked(kind, process, policy, options)
     checks.known_name("per", per, ("token", "sequence"))
-    if not 0.0 <= kl < math.inf:
-        raise ValueError(f"kl is {kl!r}; expected a finite number of nats of at least 0")
+    kl = checks.non_negative("kl", kl, "nats")
     if kl == 0.0:
         known.function(process, policy, 0.0, **options)  # so that options without meaning are refused here as well
         return Drifted(kind, 0.0, 0.0, per, policy, policy)
@@ -270,6 +268,7 @@ def _solve(curve: Curve, kl: float, low: float, high: float, problem: str) -> fl
 
 @_kind("mu = softmax(logits + strength * direction), a seeded direction of unit variance; option seed=0", limit=1e4)
 def _noise(process: theory.MarkovProcess, policy: theory.SoftmaxPolicy, strength: float, *, seed: int = 0) -> Pair:
+    seed = checks.whole_number("seed", seed, 0, "any size")
     direction = np.random.default_rng(seed).standard_normal(policy.logits.shape)
     return policy, theory.SoftmaxPolicy(policy.logits + strength * direction)
 
@@ -287,10 +286,9 @@ def _inverse_gradient(process: theory.MarkovProcess, policy: theory.SoftmaxPolic
     unit=_inverse_gradient,
 )
 def _staleness(process: theory.MarkovProcess, policy: theory.SoftmaxPolicy, strength: float, *, steps: int = 8) -> Pair:
-    if isinstance(steps, bool) or int(steps) != steps or steps < 1:
-        raise ValueError(f"steps is {steps!r}; expected a whole number of at least 1")
+    steps = checks.whole_number("steps", steps, 1, "gradient steps")
     target = policy
-    for _ in range(int(steps)):
+    for _ in range(steps):
         gradient = theory.policy_gradient(process, target)
         target = target.with_parameters(target.parameters + strength * gradient)
     return target, policy

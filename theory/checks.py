@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import math
 from collections.abc import Iterable
-from numbers import Real
+from numbers import Integral, Real
 from typing import Any
 
 import numpy as np
@@ -28,17 +28,28 @@ def known_name(kind: str, name: object, known: Iterable[str]) -> str:
 def numbers(name: str, value: Any) -> NDArray[np.float64]:
     """Return `value` as a float64 array of any shape."""
     try:
-        return np.asarray(value, dtype=np.float64)
-    except (TypeError, ValueError) as why:
+        if not np.iscomplexobj(value):
+            return np.asarray(value, dtype=np.float64)
+    except (TypeError, ValueError, RuntimeError) as why:
         raise ValueError(f"{name} is {value!r}; expected an array of numbers") from why
+    raise ValueError(f"{name} is complex; expected an array of real numbers")
 
 
 def whole_number(name: str, value: Any, least: int, of_what: str) -> int:
     """Return `value` as an int; raise unless it is a whole number of at least `least`."""
-    number = float(value) if isinstance(value, Real) and not isinstance(value, bool) else math.nan
-    if number.is_integer() and number >= least:
-        return int(number)
+    whole = isinstance(value, Integral) or (isinstance(value, Real) and float(value).is_integer())
+    if whole and not isinstance(value, bool) and value >= least:
+        return int(value)
     raise ValueError(f"{name} is {value!r}; expected a whole number of {of_what}, at least {least}")
+
+
+def non_negative(name: str, value: Any, of_what: str = "") -> float:
+    """Return `value` as a float; raise unless it is a finite number of at least zero."""
+    number = float(value) if isinstance(value, Real) and not isinstance(value, bool) else math.nan
+    if 0.0 <= number < math.inf:
+        return number
+    unit = f" of {of_what}" if of_what else ""
+    raise ValueError(f"{name} is {value!r}; expected a finite number{unit} of at least 0")
 
 
 def float_array(name: str, value: Any, shape: tuple[int, ...]) -> NDArray[np.float64]:

@@ -155,8 +155,7 @@ def renyi_divergence(process: MarkovProcess, target: SoftmaxPolicy, behaviour: S
     """
     check_policy(process, target, "target")
     check_policy(process, behaviour, "behaviour")
-    if not 0.0 <= order < np.inf:
-        raise ValueError(f"order is {order!r}; expected a finite number of at least 0")
+    order = checks.non_negative("order", order)
     if order == 1.0:
         return _total(_visits(process, target), _statewise_kl(target, behaviour))
     log_ratio, lost = ratios(target, behaviour)

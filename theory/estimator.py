@@ -24,29 +24,40 @@ SCORES = {
 
 @dataclass(frozen=True)
 class Reduction:
-    """How the tokens of a trajectory, and the trajectories of a batch, are brought together."""
+    """How the tokens of a trajectory, and the trajectories of a batch, are brought together.
+
+    Raises:
+        ValueError: an unknown name, or a batch that is not a positive whole number or has no use for the name.
+    """
 
     name: str
     batch: int = 1
     """token_mean: trajectories that share one token count. With a group signal it is the group's size."""
 
+    def __post_init__(self) -> None:
+        """Check that the two go together."""
+        checks.known_name("reduction", self.name, REDUCTIONS)
+        object.__setattr__(self, "batch", checks.whole_number("batch", self.batch, 1, "trajectories"))
+        if self.batch != 1 and self.name != "token_mean":
+            raise ValueError(f"batch={self.batch} goes with reduction 'token_mean'; got {self.name!r}")
 
-def reduction(name: str | Reduction, *, batch: int = 1) -> Reduction:
+
+def reduction(name: str | Reduction, *, batch: int | None = None) -> Reduction:
     """A reduction by its name: "sum", "length_mean" (1/L), "constant" (1/T), or "token_mean" of a batch.
 
-    `token_mean` divides the sum over a batch by the tokens of the whole batch; with `batch=1` it is `length_mean`.
-    With it, `theory.moments` gives the moments of one batch's estimator.
+    `token_mean` divides the sum over a batch by the tokens of the whole batch; with `batch=1`, the default, it is
+    `length_mean`. With it, `theory.moments` gives the moments of one batch's estimator. A reduction that is already
+    made is returned as it is.
 
     Raises:
-        ValueError: an unknown name, or a batch that is not a positive whole number or has no use for the name.
+        ValueError: an unknown name; a batch that is not a positive whole number, has no use for the name, or is given
+            beside a reduction that is already made.
     """
     if isinstance(name, Reduction):
+        if batch is not None:
+            raise ValueError(f"batch={batch!r} was given beside a reduction that is already made: {name!r}")
         return name
-    checks.known_name("reduction", name, REDUCTIONS)
-    batch = checks.whole_number("batch", batch, 1, "trajectories")
-    if batch != 1 and name != "token_mean":
-        raise ValueError(f"batch={batch} goes with reduction 'token_mean'; got {name!r}")
-    return Reduction(name, batch)
+    return Reduction(name) if batch is None else Reduction(name, batch)
 
 
 @dataclass(frozen=True)
@@ -57,13 +68,14 @@ class Estimator:
         weight: a name, or `theory.weight(name, **options)`.
         signal: a name, `theory.signal(name, baseline=...)`, or `theory.group(size=...)`.
         score: "own" (z_t) or "cumulative" (sum of z_k for k <= t).
-        reduction: "sum", "length_mean", "constant", or "token_mean" (`theory.reduction("token_mean", batch=8)`).
+        reduction: "sum", "length_mean", "constant", or "token_mean" (`theory.reduction("token_mean", batch=8)`; with a
+            group signal the batch is the group).
 
     >>> Estimator(weight="minpro", signal="target_advantage").label
     'minpro x target_advantage'
 
     Raises:
-        ValueError: an unknown name.
+        ValueError: an unknown name, or a batch that is not the group.
     """
 
     weight: Any
@@ -80,6 +92,11 @@ class Estimator:
         checks.known_name("score", self.score, SCORES)
         chosen = reduction(self.reduction)
         if isinstance(self.signal, GroupSignal) and chosen.name == "token_mean":
+            if chosen.batch not in (1, self.signal.size):
+                raise ValueError(
+                    f"reduction is token_mean(batch={chosen.batch}) and the signal a group of {self.signal.size}; "
+                    f"expected batch={self.signal.size}, or reduction='token_mean', whose batch is then the group"
+                )
             chosen = replace(chosen, batch=self.signal.size)
         object.__setattr__(self, "reduction", chosen)
 

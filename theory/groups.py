@@ -23,7 +23,10 @@ _EQUAL = 1e-12
 class GroupSignal:
     """A group-relative advantage: G trajectories of one prompt (one start state), each measured against the others.
 
-    A_i = (R_i - centre) / scale, with R_i the return of trajectory i.
+    A_i = (R_i - centre) / scale, with R_i the return of trajectory i. Made by `theory.group(size, ...)`.
+
+    Raises:
+        ValueError: as `theory.group`.
     """
 
     size: int
@@ -31,6 +34,18 @@ class GroupSignal:
     scale: Literal["std", "none"] = "std"
     ddof: int = 1
     epsilon: float = 1e-6
+
+    def __post_init__(self) -> None:
+        """Check every field."""
+        put = lambda name, value: object.__setattr__(self, name, value)  # noqa: E731
+        checks.known_name("centre", self.centre, ("mean", "leave_one_out", "none"))
+        checks.known_name("scale", self.scale, ("std", "none"))
+        least = 1 if self.centre == "none" and self.scale == "none" else 2
+        put("size", checks.whole_number("size", self.size, least, "trajectories"))
+        put("ddof", checks.whole_number("ddof", self.ddof, 0, "degrees of freedom"))
+        if self.scale == "std" and self.ddof >= self.size:
+            raise ValueError(f"ddof is {self.ddof}; expected 0 <= ddof < size = {self.size}")
+        put("epsilon", checks.non_negative("epsilon", self.epsilon))
 
     @property
     def name(self) -> str:
@@ -68,17 +83,10 @@ def group(size: int, centre: str = "mean", scale: str = "std", *, ddof: int = 1,
     Sources: GRPO arXiv 2402.03300, Dr.GRPO arXiv 2503.20783, RLOO arXiv 2402.14740.
 
     Raises:
-        ValueError: a size below 2 (below 1 where nothing is compared), an unknown centre or scale.
+        ValueError: a size below 2 (below 1 where nothing is compared), an unknown centre or scale, a `ddof` that is no
+            whole number below the size, or an `epsilon` that is negative or not finite.
     """
-    checks.known_name("centre", centre, ("mean", "leave_one_out", "none"))
-    checks.known_name("scale", scale, ("std", "none"))
-    least = 1 if centre == "none" and scale == "none" else 2
-    size = checks.whole_number("size", size, least, "trajectories")
-    if scale == "std" and not 0 <= ddof < size:
-        raise ValueError(f"ddof is {ddof!r}; expected 0 <= ddof < size = {size}")
-    if not epsilon >= 0.0:
-        raise ValueError(f"epsilon is {epsilon!r}; expected a number >= 0")
-    return GroupSignal(size, centre, scale, int(ddof), float(epsilon))  # type: ignore[arg-type]
+    return GroupSignal(size, centre, scale, ddof, epsilon)  # type: ignore[arg-type]
 
 
 @dataclass(frozen=True, eq=False)

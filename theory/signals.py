@@ -72,12 +72,34 @@ def signal_cards() -> dict[str, SignalCard]:
 
 @dataclass(frozen=True)
 class Signal:
-    """A signal with its baseline. Made by `theory.signal(name, baseline=...)`."""
+    """A signal with its baseline. Made by `theory.signal(name, baseline=...)`.
+
+    Raises:
+        ValueError: an unknown name or baseline, or a baseline for a signal that takes none.
+    """
 
     name: str
     baseline: str | float = "none"
     per_state: bool = False
     """For baseline="optimal": one number per state instead of one for all."""
+
+    def __post_init__(self) -> None:
+        """Check that the three go together."""
+        card = CARDS[checks.known_name("signal", self.name, CARDS)]
+        b = self.baseline
+        if isinstance(b, str):
+            checks.known_name("baseline", b, BASELINES)
+        elif isinstance(b, bool) or not isinstance(b, Real) or not np.isfinite(b):
+            raise ValueError(f"baseline is {b!r}; expected a finite number or one of {', '.join(BASELINES)}")
+        else:
+            object.__setattr__(self, "baseline", float(b))
+        if b != "none" and not card.takes_baseline:
+            raise ValueError(f"signal {self.name!r} takes no baseline; expected baseline='none', got {b!r}")
+        if not isinstance(self.per_state, (bool, np.bool_)):
+            raise ValueError(f"per_state is {self.per_state!r}; expected True or False")
+        if self.per_state and b != "optimal":
+            raise ValueError(f"per_state=True goes with baseline='optimal'; got baseline={b!r}")
+        object.__setattr__(self, "per_state", bool(self.per_state))
 
     @property
     def label(self) -> str:
@@ -87,34 +109,30 @@ class Signal:
         return f"{self.name}(baseline={self.baseline}{', per_state=True' if self.per_state else ''})"
 
 
-def signal(name: str | Signal, *, baseline: str | float = "none", per_state: bool = False) -> Signal:
-    """A signal by its name.
+def signal(name: str | Signal, *, baseline: str | float | None = None, per_state: bool | None = None) -> Signal:
+    """A signal by its name. One that is already made is returned as it is.
 
     Args:
         name: one of `theory.signal_cards()`.
-        baseline: for `reward_to_go` and `outcome`: "none", a number, "expected_return" (of mu), "target_value",
-            "behaviour_value", or "optimal" (the one that minimises the exact variance of the estimator it stands in;
-            Greensmith et al. 2004, with the exact covariance in place of their bound).
+        baseline: for `reward_to_go` and `outcome`: "none" (the default), a number, "expected_return" (of mu),
+            "target_value", "behaviour_value", or "optimal" (the one that minimises the exact variance of the estimator
+            it stands in; Greensmith et al. 2004, with the exact covariance in place of their bound).
         per_state: with baseline="optimal", one number per state instead of one for all.
 
     >>> signal("outcome", baseline="expected_return").label
     'outcome(baseline=expected_return)'
 
     Raises:
-        ValueError: an unknown name or baseline, or a baseline for a signal that takes none.
+        ValueError: an unknown name or baseline, a baseline for a signal that takes none, or options beside a signal
+            that is already made.
     """
+    options: dict[str, Any] = {"baseline": baseline, "per_state": per_state}
+    given = {option: value for option, value in options.items() if value is not None}
     if isinstance(name, Signal):
+        if given:
+            raise ValueError(f"options {sorted(given)} were given beside a signal that is already made: {name!r}")
         return name
-    card = CARDS[checks.known_name("signal", name, CARDS)]
-    if isinstance(baseline, str):
-        checks.known_name("baseline", baseline, BASELINES)
-    elif isinstance(baseline, bool) or not isinstance(baseline, Real) or not np.isfinite(baseline):
-        raise ValueError(f"baseline is {baseline!r}; expected a finite number or one of {', '.join(BASELINES)}")
-    if baseline != "none" and not card.takes_baseline:
-        raise ValueError(f"signal {name!r} takes no baseline; expected baseline='none', got {baseline!r}")
-    if per_state and baseline != "optimal":
-        raise ValueError(f"per_state=True goes with baseline='optimal'; got baseline={baseline!r}")
-    return Signal(name, baseline if isinstance(baseline, str) else float(baseline), bool(per_state))
+    return Signal(name, **given)
 
 
 @dataclass(frozen=True, eq=False)

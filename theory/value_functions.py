@@ -30,10 +30,16 @@ class Values:
 
 
 def check_policy(process: MarkovProcess, policy: SoftmaxPolicy, name: str) -> None:
-    """Raise unless the policy is over the process's states and actions."""
-    expected = (process.states, process.actions)
-    if policy.logits.shape != expected:
-        raise ValueError(f"{name} policy has shape {policy.logits.shape}; expected (S, A) = {expected} of the process")
+    """Raise unless the process is one, and the policy a policy over its states and actions."""
+    for what, value, expected in (("process", process, MarkovProcess), (f"{name} policy", policy, SoftmaxPolicy)):
+        if not isinstance(value, expected):
+            raise ValueError(
+                f"{what} is of type {type(value).__name__}; expected theory.{expected.__name__} "
+                "(the process is passed first, then the policies)"
+            )
+    shape = (process.states, process.actions)
+    if policy.logits.shape != shape:
+        raise ValueError(f"{name} policy has shape {policy.logits.shape}; expected (S, A) = {shape} of the process")
 
 
 def values(process: MarkovProcess, policy: SoftmaxPolicy) -> Values:
@@ -43,7 +49,7 @@ def values(process: MarkovProcess, policy: SoftmaxPolicy) -> Values:
     V_T = terminal_reward (Sutton & Barto 2018, eq. 4.3 and 4.4, for a finite horizon).
 
     Raises:
-        ValueError: the policy's shape is not (S, A) of the process.
+        ValueError: the policy is not a policy over the states and actions of the process.
     """
     check_policy(process, policy, "the")
     S, A, T = process.states, process.actions, process.horizon

@@ -252,7 +252,18 @@ def test_refuses_in_the_users_words():
         (lambda: drift.at("noise", process, policy, -0.1), "kl is -0.1; expected a finite number of nats"),
         (lambda: drift.at("noise", process, policy, float("nan")), "kl is nan; expected"),
         (lambda: drift.at("noise", process, policy, float("inf")), "kl is inf; expected"),
+        (lambda: drift.at("noise", process, policy, "a"), "kl is 'a'; expected a finite number of nats"),
+        (lambda: drift.at("noise", process, policy, None), "kl is None; expected"),
+        (lambda: drift.at("noise", process, policy, seed="a"), "seed is 'a'; expected a whole number"),
+        (lambda: drift.at("noise", process, policy, seed=None), "seed is None; expected a whole number"),
+        (lambda: drift.at("noise", process, policy, seed=-1), "seed is -1; expected a whole number"),
+        (lambda: drift.at("noise", process, policy, 0.0, seed=None), "seed is None; expected a whole number"),
         (lambda: drift.apply("noise", process, policy, -1.0), "strength is -1.0; expected"),
+        (lambda: drift.apply("noise", process, policy, "a"), "strength is 'a'; expected a finite number"),
+        *(
+            (lambda x=x: drift.at("staleness", process, policy, steps=x), f"steps is {x!r}; expected a whole number")
+            for x in (float("inf"), float("nan"), "a", None, 1.5, True)
+        ),
         (
             lambda: drift.apply("mixture", process, policy, 1.5),
             r"strength of mixture drift is 1.5; expected .* \[0, 1\]",
@@ -272,3 +283,10 @@ def test_every_kind_has_a_card_of_one_line():
     cards = drift.kinds()
     assert {"noise", "staleness", "temperature", "mixture"} <= set(cards)
     assert all(card and "\n" not in card for card in cards.values())
+
+
+def test_large_seeds_are_told_apart():
+    """2^60 and 2^60 + 1 are one float."""
+    process, policy, _ = random_instance(0)
+    one, other = (drift.apply("noise", process, policy, 0.5, seed=2**60 + i)[1].logits for i in (0, 1))
+    assert np.abs(one - other).max() > 1e-3

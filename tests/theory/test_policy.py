@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import theory
+from testbed import drift
 from tests.instances import instances, random_instance
 
 MINUS_INFINITY = -np.inf
@@ -22,6 +23,8 @@ MINUS_INFINITY = -np.inf
         ([0.0, 0.0], r"logits have shape \(2,\); expected \(S, A\)"),
         (np.zeros((2, 0)), r"logits have shape \(2, 0\); expected \(S, A\)"),
         ([["high", "low"]], r"logits is .*; expected an array of numbers"),
+        ([[1.0j, 0.0]], r"logits is complex; expected an array of real numbers"),
+        (np.array([[1.0 + 0.0j, 0.0]]), r"logits is complex"),
     ],
 )
 def test_bad_logits_are_refused(logits, message):
@@ -180,7 +183,7 @@ def test_a_value_of_a_policy_of_another_shape_is_refused():
         (lambda: theory.signal("outcome", baseline="optimum"), "unknown baseline 'optimum'.*'optimal'"),
         (lambda: theory.signal("outcome", baseline=np.nan), "baseline is nan; expected a finite number"),
         (lambda: theory.signal("outcome", baseline=True), "baseline is True; expected a finite number"),
-        (lambda: theory.signal("outcome", baseline=None), "baseline is None; expected a finite number"),
+        (lambda: theory.signal("outcome", baseline=[0.5]), r"baseline is \[0\.5\]; expected a finite number"),
         (lambda: theory.signal("reward", baseline=1.0), "signal 'reward' takes no baseline"),
         (lambda: theory.signal("outcome", per_state=True), "per_state=True goes with baseline='optimal'"),
         (lambda: theory.group(size=1), "size is 1; expected a whole number of trajectories, at least 2"),
@@ -189,8 +192,44 @@ def test_a_value_of_a_policy_of_another_shape_is_refused():
         (lambda: theory.group(size=4, centre="median"), "unknown centre 'median'"),
         (lambda: theory.group(size=4, scale="stdev"), "unknown scale 'stdev'; the nearest known name is 'std'"),
         (lambda: theory.group(size=4, ddof=4), "ddof is 4; expected 0 <= ddof < size = 4"),
-        (lambda: theory.group(size=4, epsilon=-1.0), r"epsilon is -1\.0; expected a number >= 0"),
-        (lambda: theory.group(size=4, epsilon=np.nan), "epsilon is nan; expected a number >= 0"),
+        (lambda: theory.group(size=4, epsilon=-1.0), r"epsilon is -1\.0; expected a finite number of at least 0"),
+        (lambda: theory.group(size=4, epsilon=np.nan), "epsilon is nan; expected a finite number of at least 0"),
+        (lambda: theory.group(size=4, epsilon=np.inf), "epsilon is inf; expected a finite number of at least 0"),
+        (lambda: theory.group(size=4, epsilon="a"), "epsilon is 'a'; expected a finite number of at least 0"),
+        (lambda: theory.group(size=4, ddof=0.5), r"ddof is 0\.5; expected a whole number"),
+        (lambda: theory.group(size=4, ddof="a"), "ddof is 'a'; expected a whole number"),
+        (lambda: theory.group(size=4, ddof=-1, scale="none"), "ddof is -1; expected a whole number"),
+        (lambda: theory.GroupSignal(2, centre="foo"), "unknown centre 'foo'"),
+        (lambda: theory.GroupSignal(2, scale="bar"), "unknown scale 'bar'"),
+        (lambda: theory.GroupSignal(1), "size is 1; expected a whole number of trajectories, at least 2"),
+        (lambda: theory.Signal("foo"), "unknown signal 'foo'"),
+        (lambda: theory.Signal("outcome", baseline=np.nan), "baseline is nan; expected a finite number"),
+        (lambda: theory.Signal("outcome", baseline=None), "baseline is None; expected a finite number"),
+        (lambda: theory.Signal("reward", baseline=1.0), "signal 'reward' takes no baseline"),
+        (lambda: theory.Signal("outcome", "optimal", per_state="no"), "per_state is 'no'; expected True or False"),
+        (lambda: theory.Reduction("nonsense"), "unknown reduction 'nonsense'"),
+        (lambda: theory.Reduction("sum", batch=4), "batch=4 goes with reduction 'token_mean'; got 'sum'"),
+        (lambda: theory.Reduction("token_mean", batch=0), "batch is 0; expected a whole number of trajectories"),
+        (
+            lambda: theory.signal(theory.signal("outcome"), baseline=0.5),
+            r"options \['baseline'\] were given beside a signal that is already made: Signal\(name='outcome'",
+        ),
+        (
+            lambda: theory.signal(theory.signal("outcome", baseline=0.5), baseline="none"),
+            r"options \['baseline'\] were given beside a signal",
+        ),
+        (
+            lambda: theory.signal(theory.signal("outcome", baseline="optimal"), per_state=True),
+            r"options \['per_state'\] were given beside a signal",
+        ),
+        (
+            lambda: theory.reduction(theory.reduction("token_mean", batch=2), batch=8),
+            r"batch=8 was given beside a reduction that is already made: Reduction\(name='token_mean', batch=2\)",
+        ),
+        (
+            lambda: theory.Estimator("token", theory.group(8), reduction=theory.reduction("token_mean", batch=4)),
+            r"reduction is token_mean\(batch=4\) and the signal a group of 8; expected batch=8",
+        ),
         (lambda: ask(random_instance(), engine="recurse"), "unknown engine 'recurse'; .*'recursion'"),
         (lambda: ask(random_instance(), missing_support="alow"), "unknown missing_support 'alow'; .*'allow'"),
         (lambda: theory.moments(*random_instance(), "token"), "estimator is 'token'; expected theory.Estimator"),
@@ -204,6 +243,63 @@ def test_a_value_of_a_policy_of_another_shape_is_refused():
 def test_what_is_unknown_or_without_meaning_is_refused_with_the_nearest_known_name(ask_for, message):
     with pytest.raises(ValueError, match=message):
         ask_for()
+
+
+def test_the_batch_of_a_group_is_the_group():
+    for batch in (None, 1, 8):
+        reduction = theory.reduction("token_mean", batch=batch)
+        assert theory.Estimator("token", theory.group(8), reduction=reduction).reduction.batch == 8
+    with pytest.raises(ValueError, match="the signal a group of 8"):
+        theory.Estimator("token", theory.group(8), reduction=theory.reduction("token_mean", batch=2))
+    assert theory.reduction(theory.reduction("token_mean", batch=2)).batch == 2
+
+
+def test_records_keep_plain_numbers():
+    assert repr(theory.Signal("outcome", np.float64(2))) == "Signal(name='outcome', baseline=2.0, per_state=False)"
+    assert theory.signal("outcome", baseline=2) == theory.Signal("outcome", 2.0)
+    assert repr(theory.Reduction("token_mean", np.int64(3))) == "Reduction(name='token_mean', batch=3)"
+    assert theory.GroupSignal(4.0, ddof=np.int64(0), epsilon=0) == theory.group(4, ddof=0, epsilon=0.0)
+
+
+TAKES_A_TARGET = [
+    theory.values,
+    theory.policy_gradient,
+    lambda p, pi: drift.apply("noise", p, pi, 0.1),
+    lambda p, pi: drift.at("noise", p, pi, 0.1),
+]
+TAKES_TWO_POLICIES = [
+    lambda *i: ask(i),
+    lambda *i: ask(i, engine="sampling", trajectories=2),
+    lambda *i: theory.decompose(*i, theory.Estimator("token", "outcome")),
+    lambda *i: theory.group_variance(*i, theory.Estimator("token", theory.group(2))),
+    lambda *i: theory.baseline_leak(*i, "token"),
+    lambda *i: theory.value_contribution(*i, "token"),
+    lambda *i: theory.optimal_baseline(*i, theory.Estimator("token", "outcome")),
+    lambda *i: theory.diagnostics(*i),
+    theory.divergences,
+    lambda *i: theory.renyi_divergence(*i, 2.0),
+    theory.performance_difference,
+]
+
+
+@pytest.mark.parametrize("question", TAKES_A_TARGET + TAKES_TWO_POLICIES)
+def test_what_is_no_process_or_no_policy_is_refused_as_such(question):
+    process, target, behaviour = random_instance(S=3, A=2, T=2)
+    rest = (behaviour,) if question in TAKES_TWO_POLICIES else ()
+    question(process, target, *rest)
+    with pytest.raises(ValueError, match=r"policy is of type ndarray; expected theory\.SoftmaxPolicy"):
+        question(process, target.probabilities, *rest)
+    with pytest.raises(ValueError, match=r"process is of type SoftmaxPolicy; expected theory\.MarkovProcess"):
+        question(target, process, *rest)
+    if rest:
+        with pytest.raises(ValueError, match=r"policy is of type list; expected theory\.SoftmaxPolicy"):
+            question(process, target, behaviour.logits.tolist())
+
+
+@pytest.mark.parametrize("order", ["a", None, True, -1.0, np.inf, np.nan])
+def test_an_order_without_meaning_is_refused(order):
+    with pytest.raises(ValueError, match=r"order is .*; expected a finite number of at least 0"):
+        theory.renyi_divergence(*random_instance(), order)
 
 
 # Missing support
