@@ -112,7 +112,7 @@ def divergences(
         chi_square=chi_square,
         renyi=renyi,
         effective_sample_size=float(np.exp(-renyi)),
-        lost_mass=_lost_mass(process, target, behaviour),
+        lost_mass=lost_mass(process, target, behaviour),
     )
     return Divergences(_token_divergences(visits, target, behaviour), sequence, float(visits.sum()))
 
@@ -238,8 +238,8 @@ def _average(visits: Array, statewise: Array) -> float:
     return _total(visits, statewise) / float(visits.sum()) if visits.any() else np.nan
 
 
-def _lost_mass(process: MarkovProcess, target: SoftmaxPolicy, behaviour: SoftmaxPolicy) -> float:
-    """Probability under pi that some action is one that mu never takes."""
+def lost_mass(process: MarkovProcess, target: SoftmaxPolicy, behaviour: SoftmaxPolicy) -> float:
+    """Probability under pi of the trajectories that mu cannot generate: those with an action that mu never takes."""
     lost = ratios(target, behaviour).lost
     if not lost.any():
         return 0.0

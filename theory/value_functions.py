@@ -81,3 +81,19 @@ def occupancies(process: MarkovProcess, policy: SoftmaxPolicy) -> Array:
         flow = (occupancy[t][:, None] * moving).reshape(-1)
         occupancy[t + 1] = process.transition_matrix.T @ flow + np.where(process.absorbing, occupancy[t], 0.0)
     return occupancy
+
+
+def acting_states(process: MarkovProcess, policy: SoftmaxPolicy) -> NDArray[np.bool_]:
+    """Where the policy takes an action with positive probability, however small, within the horizon, (S,)."""
+    edges = process.edges
+    possible = policy.probabilities[edges.state, edges.action] > 0.0
+    state, next_state = edges.state[possible], edges.next_state[possible]
+    reached = (process.initial > 0.0) & ~process.absorbing
+    for _ in range(process.horizon - 1):
+        after = reached.copy()
+        after[next_state[reached[state]]] = True
+        after &= ~process.absorbing
+        if np.array_equal(after, reached):
+            break
+        reached = after
+    return reached

@@ -354,6 +354,42 @@ def test_support_missing_in_an_absorbing_state_only_is_no_loss():
     assert m.lost_mass == 0.0
 
 
+def test_support_missing_where_mu_never_comes_is_no_loss():
+    """State 2 is entered by action 2 of state 0 alone; at horizon 1 it is entered only when nothing acts any more."""
+    process, target, behaviour = truncated_instance()
+    logits, pi = np.array(behaviour.logits), np.array(target.logits)
+    logits[0, 1], pi[0, 1:] = MINUS_INFINITY, MINUS_INFINITY
+    logits[2, 1] = MINUS_INFINITY
+    pair = theory.SoftmaxPolicy(pi), theory.SoftmaxPolicy(logits)
+    m = ask((process, *pair))
+    assert m.lost_mass == 0.0
+    np.testing.assert_array_equal(m.mean, ask((process, *pair), missing_support="allow").mean)
+    # Where mu does come, if only with a chance of 1e-300, it is a loss: by an action, by the start, by a last step.
+    rare = np.array(logits)
+    rare[0, 2] = np.log(1e-300)
+    with pytest.raises(ValueError, match="behaviour gives action 1 of state 2 probability 0"):
+        ask((process, pair[0], theory.SoftmaxPolicy(rare)))
+    arguments = (process.transition, process.reward)
+    short = theory.MarkovProcess(process.initial, *arguments, 1, process.terminal_reward, process.absorbing)
+    assert ask((short, pair[0], theory.SoftmaxPolicy(rare))).lost_mass == 0.0
+    two = theory.MarkovProcess(process.initial, *arguments, 2, process.terminal_reward, process.absorbing)
+    with pytest.raises(ValueError, match="behaviour gives action 1 of state 2 probability 0"):
+        ask((two, pair[0], theory.SoftmaxPolicy(rare)))
+    started = theory.MarkovProcess([0.5, 0.0, 0.5], *arguments, 1)
+    with pytest.raises(ValueError, match="behaviour gives action 1 of state 2 probability 0"):
+        ask((started, *pair))
+
+
+@given(instances(same_policy=False))
+def test_the_two_records_of_lost_mass_are_one_number(instance):
+    process, target, behaviour = instance
+    logits = np.array(behaviour.logits)
+    logits[:, 1:] = MINUS_INFINITY
+    behaviour = theory.SoftmaxPolicy(logits)
+    m = ask((process, target, behaviour), missing_support="allow")
+    assert m.lost_mass == theory.divergences(process, target, behaviour).sequence.lost_mass
+
+
 def test_with_lost_support_the_mean_is_that_of_the_data_mu_can_give():
     """sequence x outcome over what mu can do is the target's expectation with the lost trajectories left out."""
     process, target, behaviour = truncated_instance()

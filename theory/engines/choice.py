@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from theory import checks
+from theory.divergence import lost_mass
 from theory.engines import enumeration, question
 from theory.engines.problem import checked_ratios
 from theory.engines.question import Question
@@ -16,7 +17,7 @@ from theory.engines.reduce import Draw
 from theory.engines.sampling import sampling
 from theory.estimator import Estimator
 from theory.gradient import policy_gradient
-from theory.policy import Ratios, SoftmaxPolicy
+from theory.policy import SoftmaxPolicy
 from theory.process import MarkovProcess
 
 Array = NDArray[np.float64]
@@ -70,7 +71,7 @@ def moments(
     asked = Question(process, target, behaviour, ratios, estimator, most_trajectories)
     chosen = question.cheapest_engine(asked) if engine == "auto" else engine
     gradient = policy_gradient(process, target)
-    lost = _lost_mass(process, target, ratios)
+    lost = lost_mass(process, target, behaviour)
     per_draw = estimator.trajectories_per_draw
     if chosen == "sampling":
         checks.whole_number("trajectories", trajectories, 1, "trajectories")
@@ -95,17 +96,3 @@ def _covariance_of(asked: Question, engine: str) -> Array:
 def _covariance(draw: Draw) -> Array:
     assert draw.outer is not None
     return np.asarray(draw.outer[0] - np.outer(draw.mean[0], draw.mean[0]))
-
-
-def _lost_mass(process: MarkovProcess, target: SoftmaxPolicy, ratios: Ratios) -> float:
-    """Probability, under the target, that a trajectory takes an action that mu never takes."""
-    if not ratios.lost.any():
-        return 0.0
-    steps = np.where(process.absorbing[:, None], 0.0, target.probabilities)
-    kept, leaving = np.where(ratios.lost, 0.0, steps), np.where(ratios.lost, steps, 0.0).sum(axis=1)
-    # Summed as it is lost: one minus what is left would lose the digits of a small mass.
-    still, lost = process.initial, 0.0
-    for _ in range(process.horizon):
-        lost += float(still @ leaving)
-        still = process.transition_matrix.T @ (still[:, None] * kept).reshape(-1)
-    return lost

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from theory.policy import Ratios, SoftmaxPolicy, ratios
 from theory.process import MarkovProcess
 from theory.signals import ResolvedSignal
-from theory.value_functions import check_policy
+from theory.value_functions import acting_states, check_policy
 from theory.weights.registry import Weight
 
 Array = NDArray[np.float64]
@@ -71,8 +71,11 @@ def checked_ratios(
     check_policy(process, target, "target")
     check_policy(process, behaviour, "behaviour")
     table = ratios(target, behaviour)
-    lost = table.lost & ~process.absorbing[:, None]
-    if lost.any() and not allow_missing_support:
+    if allow_missing_support or not table.lost.any():
+        return table
+    # What mu cannot do where it never comes is missing from no estimator.
+    lost = table.lost & acting_states(process, behaviour)[:, None]
+    if lost.any():
         s, a = (int(i) for i in np.argwhere(lost)[0])
         raise ValueError(
             f"behaviour gives action {a} of state {s} probability 0 where target gives "
