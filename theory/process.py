@@ -105,6 +105,8 @@ class MarkovProcess:
 
     def _check_transition(self, S: int) -> int:
         if sparse.issparse(self.transition):
+            if np.iscomplexobj(self.transition):
+                raise ValueError("transition has complex entries; expected real numbers")
             matrix = sparse.csr_array(self.transition, dtype=np.float64, copy=True)
             if matrix.shape[1] != S or matrix.shape[0] == 0 or matrix.shape[0] % S:
                 raise ValueError(f"transition has shape {matrix.shape}; expected (S*A, S) with S = {S}")
@@ -117,6 +119,8 @@ class MarkovProcess:
             if wrong.size:
                 s, a = divmod(int(wrong[0]), matrix.shape[0] // S)
                 raise ValueError(f"transition sums to {total[wrong[0]]:.9g} at index {(s, a)}; expected 1")
+            for array in (matrix.data, matrix.indices, matrix.indptr):
+                array.flags.writeable = False
             object.__setattr__(self, "transition", matrix)
             return matrix.shape[0] // S
         dense = checks.numbers("transition", self.transition)
@@ -127,6 +131,13 @@ class MarkovProcess:
         object.__setattr__(self, "transition", checks.float_array("transition", dense, dense.shape))
         checks.rows_are_distributions("transition", self.transition)
         return int(dense.shape[1])
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickle by the arguments, so that a copy is checked and read-only as well."""
+        return MarkovProcess, (
+            self.initial, self.transition, self.reward, self.horizon, self.terminal_reward, self.absorbing,
+            self.discount,
+        )  # fmt: skip
 
     @cached_property
     def transition_matrix(self) -> Any:

@@ -1,5 +1,6 @@
 """The door of MarkovProcess: what is refused, in which words; both forms of a transition are one process."""
 
+import copy
 import pickle
 
 import numpy as np
@@ -53,6 +54,8 @@ def test_what_is_left_out_is_no_terminal_reward_no_absorbing_state_and_no_discou
         ({"initial": [1.5, -0.5]}, r"initial is -0\.5 at index \(1,\); expected non-negative"),
         ({"initial": [np.nan, 1.0]}, r"initial contains NaN at index \(0,\)"),
         ({"initial": [np.inf, 0.0]}, r"initial is inf at index \(0,\); expected finite"),
+        ({"initial": [0.5 + 0.0j, 0.5]}, r"initial is complex; expected an array of real numbers"),
+        ({"transition": sparse.csr_array(np.eye(2, dtype=complex))}, r"transition has complex entries"),
         ({"initial": [[0.5, 0.5]]}, r"initial has shape \(1, 2\); expected \(S,\)"),
         ({"initial": []}, r"initial has shape \(0,\); expected \(S,\)"),
         ({"initial": [0.5, 0.25, 0.25]}, r"transition has shape \(2, 3, 2\); expected \(S, A, S\) with S = 3"),
@@ -188,8 +191,21 @@ def test_step_rewards_of_absorbing_states_do_not_count_as_step_rewards():
     assert made(reward=reward, absorbing=[False, False]).has_step_rewards
 
 
-def test_a_process_survives_pickling():
-    process = random_instance(seed=3).process
-    again = pickle.loads(pickle.dumps(process))
-    np.testing.assert_array_equal(again.transition, process.transition)
-    assert again.discount == process.discount
+@pytest.mark.parametrize("form", [lambda process: process, as_sparse])
+def test_a_process_survives_pickling_and_copying_and_stays_read_only(form):
+    process = form(random_instance(seed=3).process)
+    values = theory.values(process, random_instance(seed=3).target)
+    for again in (pickle.loads(pickle.dumps(process)), copy.deepcopy(process)):
+        for name in ("initial", "reward", "terminal_reward", "absorbing"):
+            np.testing.assert_array_equal(getattr(again, name), getattr(process, name))
+        np.testing.assert_array_equal(dense(again.transition), dense(process.transition))
+        assert (again.discount, again.horizon) == (process.discount, process.horizon)
+        assert theory.values(again, random_instance(seed=3).target).expected_return == values.expected_return
+        for name in ("initial", "transition", "reward", "terminal_reward", "absorbing"):
+            array = getattr(again, name)
+            with pytest.raises(ValueError, match="read-only"):
+                (array.data if sparse.issparse(array) else array)[...] = 0
+
+
+def dense(transition):
+    return transition.toarray() if sparse.issparse(transition) else transition
