@@ -2,24 +2,31 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
-from theory.weights.options import bounds_nothing, check_bounds
+from theory.weights.options import bounds_nothing, check_bounds, check_flag
+from theory.weights.products import product, product_factors
 from theory.weights.registry import Array, Card, Factors, Parts, register
-from theory.weights.tokens import Tokens, exclusive_minimum
+from theory.weights.tokens import Tokens
+
+
+def _parts(clip: tuple[float, float] | None, inclusive: bool) -> Parts:
+    return Parts("inclusive_minimum" if inclusive else "minimum")
 
 
 def _factors(log_ratio: Array, length: int, *, clip: tuple[float, float] | None, inclusive: bool) -> Factors:
-    ratio = np.exp(log_ratio)[:, :, None]
+    unclipped = product_factors(log_ratio, length, _parts(clip, inclusive))
+    if clip is None:
+        return unclipped
+    return replace(unclipped, own=lambda stat, advantage: np.clip(unclipped.own(stat, advantage), *clip))
 
-    def own(stat: Array, advantage: Array) -> Array:
-        least = np.minimum(stat, ratio) if inclusive else np.where(np.isinf(stat), 1.0, stat)
-        product = least * ratio
-        return product if clip is None else np.clip(product, *clip)
 
-    return Factors(before=None, own=own, key=np.exp(log_ratio))
+def _check(clip: tuple[float, float] | None, inclusive: bool) -> None:
+    check_bounds("clip", clip, optional=True)
+    check_flag("inclusive", inclusive)
 
 
 @register(
@@ -36,17 +43,10 @@ def _factors(log_ratio: Array, length: int, *, clip: tuple[float, float] | None,
     ),
     factors=_factors,
     baseline_invariant=lambda clip, inclusive: bounds_nothing(clip) and not inclusive,
-    check=lambda clip, inclusive: check_bounds("clip", clip, optional=True),
-    parts=lambda clip, inclusive: Parts("inclusive_minimum" if inclusive else "minimum"),
+    check=_check,
+    parts=_parts,
 )
 def minpro(tokens: Tokens, *, clip: tuple[float, float] | None = None, inclusive: bool = False) -> Any:
     """c_t = m_t rho_t, clipped where asked."""
-    xp, log_ratio = tokens.xp, tokens.log_ratio
-    none_yet = float("inf")
-    # A masked token has no ratio, so it must not lower the minimum (its neutral log-ratio 0 would).
-    earlier = exclusive_minimum(xp, xp.where(tokens.mask, log_ratio, xp.full_like(log_ratio, none_yet)))
-    first = xp.zeros_like(log_ratio)
-    least = xp.minimum(earlier, log_ratio) if inclusive else xp.where(earlier == none_yet, first, earlier)
-    # A sum of logs, so that a zero times an overflow gives zero, not NaN.
-    product = xp.exp(least + log_ratio)
-    return product if clip is None else xp.clip(product, *clip)
+    unclipped = product(tokens, _parts(clip, inclusive))
+    return unclipped if clip is None else tokens.xp.clip(unclipped, *clip)

@@ -51,6 +51,12 @@ def check_level(level: Any) -> None:
         raise ValueError(f"level is {level!r}; expected 'token' or 'sequence'")
 
 
+def check_flag(name: str, flag: Any) -> None:
+    """Raise unless `flag` is True or False."""
+    if not isinstance(flag, bool):
+        raise ValueError(f"{name} is {flag!r}; expected True or False")
+
+
 def bounds_nothing(bounds: tuple[float, float] | None) -> bool:
     """Whether every ratio lies inside the bounds."""
     return bounds is None or (bounds[0] == 0.0 and math.isinf(bounds[1]))

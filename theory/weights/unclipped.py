@@ -4,43 +4,30 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
-
-from theory.weights.registry import ROOT, SEQUENCE, Array, Card, Factors, Parts, constant_own, register
+from theory.weights.products import product, product_factors
+from theory.weights.registry import ROOT, SEQUENCE, Card, Parts, register
 from theory.weights.tokens import Tokens
 
 _NO_OPTIONS = "No options."
 
 
-def _none(log_ratio: Array, length: int) -> Factors:
-    return Factors(before=None, own=constant_own(np.ones_like(log_ratio)))
+def _register(parts: Parts, card: Card, *, baseline_invariant: bool = False) -> None:
+    """Enter the product of these parts in the registry."""
+
+    def function(tokens: Tokens) -> Any:
+        return product(tokens, parts)
+
+    register(
+        card,
+        factors=lambda log_ratio, length: product_factors(log_ratio, length, parts),
+        by_length="root" in parts,
+        baseline_invariant=baseline_invariant,
+        parts=parts,
+    )(function)
 
 
-def _token(log_ratio: Array, length: int) -> Factors:
-    return Factors(before=None, own=constant_own(np.exp(log_ratio)))
-
-
-def _prefix(log_ratio: Array, length: int) -> Factors:
-    ratio = np.exp(log_ratio)
-    return Factors(before=ratio, own=constant_own(ratio))
-
-
-def _suffix(log_ratio: Array, length: int) -> Factors:
-    ratio = np.exp(log_ratio)
-    return Factors(before=None, own=constant_own(ratio), after=ratio)
-
-
-def _sequence(log_ratio: Array, length: int) -> Factors:
-    ratio = np.exp(log_ratio)
-    return Factors(before=ratio, own=constant_own(ratio), after=ratio)
-
-
-def _geometric(log_ratio: Array, length: int) -> Factors:
-    root = np.exp(log_ratio / length)
-    return Factors(before=root, own=constant_own(root), after=root)
-
-
-@register(
+_register(
+    Parts("none", "none", "none"),
     Card(
         name="none",
         summary="No correction: rollouts are used as if the trained policy had generated them.",
@@ -49,15 +36,9 @@ def _geometric(log_ratio: Array, length: int) -> Factors:
         defaults=_NO_OPTIONS,
         caution="Its baselines do not drop out: under mu, E[z_t | s_t] is not zero.",
     ),
-    factors=_none,
-    parts=Parts("none", "none", "none"),
 )
-def none(tokens: Tokens) -> Any:
-    """c_t = 1."""
-    return tokens.xp.ones_like(tokens.log_ratio)
-
-
-@register(
+_register(
+    Parts("none", "full", "none"),
     Card(
         name="token",
         summary="The token's own ratio: corrects the action, not the prefix it stands on nor what follows.",
@@ -67,15 +48,10 @@ def none(tokens: Tokens) -> Any:
         defaults=_NO_OPTIONS,
         aliases=("token IS", "vanilla-IS"),
     ),
-    factors=_token,
     baseline_invariant=True,
 )
-def token(tokens: Tokens) -> Any:
-    """c_t = rho_t."""
-    return tokens.ratio
-
-
-@register(
+_register(
+    Parts("full", "full", "none"),
     Card(
         name="prefix",
         summary="The ratio of the whole prefix up to and including the token.",
@@ -94,16 +70,10 @@ def token(tokens: Tokens) -> Any:
         caution="Exact with the advantage of the target policy only; with an outcome or the advantage of the behaviour "
         "policy the continuation is the behaviour policy's.",
     ),
-    factors=_prefix,
     baseline_invariant=True,
-    parts=Parts("full", "full", "none"),
 )
-def prefix(tokens: Tokens) -> Any:
-    """c_t = P_t rho_t."""
-    return tokens.xp.exp(tokens.log_prefix + tokens.log_ratio)
-
-
-@register(
+_register(
+    Parts("none", "full", "full"),
     Card(
         name="suffix",
         summary="The ratio of the token and of everything after it: the continuation is corrected, the prefix is not.",
@@ -111,16 +81,10 @@ def prefix(tokens: Tokens) -> Any:
         source="the cell g01 of the 33modeling study; the limit of NFPO, arXiv 2605.20865, for long windows",
         defaults=_NO_OPTIONS,
     ),
-    factors=_suffix,
     baseline_invariant=True,
-    parts=Parts("none", "full", "full"),
 )
-def suffix(tokens: Tokens) -> Any:
-    """c_t = rho_t S_t."""
-    return tokens.xp.exp(tokens.log_ratio + tokens.log_suffix)
-
-
-@register(
+_register(
+    SEQUENCE,
     Card(
         name="sequence",
         summary="The ratio of the whole sequence, the same for all of its tokens.",
@@ -139,16 +103,10 @@ def suffix(tokens: Tokens) -> Any:
         aliases=("seq IS", "trajectory importance sampling"),
         caution="'Sequence' means this product in some libraries and its geometric mean in others.",
     ),
-    factors=_sequence,
     baseline_invariant=True,
-    parts=SEQUENCE,
 )
-def sequence(tokens: Tokens) -> Any:
-    """c_t = W."""
-    return tokens.sequence_ratio
-
-
-@register(
+_register(
+    ROOT,
     Card(
         name="geometric",
         summary="The geometric mean of the sequence's ratios; not a density ratio for any length above 1.",
@@ -157,10 +115,4 @@ def sequence(tokens: Tokens) -> Any:
         defaults=_NO_OPTIONS,
         caution="Called a sequence ratio by several libraries.",
     ),
-    factors=_geometric,
-    by_length=True,
-    parts=ROOT,
 )
-def geometric(tokens: Tokens) -> Any:
-    """c_t = W^(1/L)."""
-    return tokens.geometric_mean
