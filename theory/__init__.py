@@ -19,7 +19,7 @@ from theory.process import MarkovProcess
 from theory.signals import Signal, SignalCard, signal, signal_cards
 from theory.value_functions import Values, values
 from theory.variance_split import GroupVariance, group_variance
-from theory.weights.registry import Card, Weight, weight, weight_cards
+from theory.weights.registry import Card, Factors, Parts, Weight, register, weight, weight_cards
 
 __all__ = [
     "ENGINES",
@@ -30,12 +30,14 @@ __all__ = [
     "Diagnostics",
     "Divergences",
     "Estimator",
+    "Factors",
     "GroupSignal",
     "GroupVariance",
     "KLPenalty",
     "MarkovProcess",
     "Moments",
     "OptimalBaseline",
+    "Parts",
     "Reduction",
     "SequenceDivergences",
     "Signal",
@@ -60,6 +62,7 @@ __all__ = [
     "performance_difference",
     "policy_gradient",
     "reduction",
+    "register",
     "renyi_divergence",
     "sampled_diagnostics",
     "signal",

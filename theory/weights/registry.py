@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -121,7 +121,35 @@ def register(
     check: Callable[..., None] | None = None,
     parts: Parts | Callable[..., Parts] = Parts(),  # noqa: B008 - a tuple, never changed
 ) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """Decorator: enter a weight's function in the registry. Its keyword-only arguments are the weight's options."""
+    """Decorator: enter a weight of your own, which is one function and one card, under the card's name.
+
+    The function takes the tokens of a batch (their `log_ratio`, `ratio`, `log_prefix`, `mask`, ... and the array
+    library `xp`) and gives (N, T) coefficients; its keyword-only arguments are the weight's options. `factors` is the
+    same weight in the recursion's form (`theory.Factors`), with the options as arguments; without it, enumeration and
+    sampling take the weight. Where it applies, say so: `by_length`, factors change with the episode's length;
+    `baseline_invariant`, baselines drop out; `uses_advantage`, it looks at the advantage's sign; `couples_batch`, a
+    sequence's coefficients depend on the others; `check` raises ValueError on options without meaning; `parts`
+    (`theory.Parts`), the product that it truncates, for `theory.decompose`. All but `by_length` and `couples_batch` may
+    be functions of the options.
+
+    >>> @register(
+    ...     Card("tempered", "A power of the ratio.", "c_t = rho_t^power", source="none", defaults="power=0.5."),
+    ...     factors=lambda log_ratio, length, power: Factors(
+    ...         before=None, own=lambda stat, advantage: np.exp(power * log_ratio)[:, :, None]
+    ...     ),
+    ... )
+    ... def tempered(tokens, *, power=0.5):
+    ...     return tokens.xp.exp(power * tokens.log_ratio)
+    >>> weight("tempered", power=2.0).coefficients(np.log([[1.0, 3.0]])).round(12)
+    array([[1., 9.]])
+    >>> weight_cards()["tempered"].engines
+    ('recursion', 'enumeration', 'sampling')
+    >>> FAMILIES.pop("tempered").card.name  # take it out again
+    'tempered'
+
+    Raises:
+        ValueError: a weight of that name is registered already.
+    """
 
     def rule(value: bool | Callable[..., bool]) -> Callable[..., bool]:
         return value if callable(value) else lambda **_: value
@@ -129,20 +157,16 @@ def register(
     def enter(function: Callable[..., Any]) -> Callable[..., Any]:
         parameters = inspect.signature(function).parameters.values()
         options = {p.name: p.default for p in parameters if p.kind is inspect.Parameter.KEYWORD_ONLY}
+        if card.name in FAMILIES:
+            raise ValueError(f"weight {card.name!r} is registered already")
         family = Family(
             card, function, options, check, rule(baseline_invariant), rule(uses_advantage), factors, by_length,
             couples_batch, parts if callable(parts) else lambda **_: parts,
         )  # fmt: skip
         default = Weight(family, options)
-        engines = ("recursion", "enumeration", "sampling")
-        filled = {
-            "baseline_invariant": default.baseline_invariant,
-            "engines": engines if default.factorises else engines[1:],
-        }
-        object.__setattr__(family, "card", Card(**{**vars(card), **filled}))
-        if card.name in FAMILIES:
-            raise ValueError(f"weight {card.name!r} is registered already")
-        FAMILIES[card.name] = family
+        engines = ("recursion", "enumeration", "sampling")[0 if default.factorises else 1 :]
+        filled = replace(card, baseline_invariant=default.baseline_invariant, engines=engines)
+        FAMILIES[card.name] = replace(family, card=filled)
         return function
 
     return enter
@@ -150,7 +174,10 @@ def register(
 
 @dataclass(frozen=True, eq=False)
 class Weight:
-    """An importance weight with its options fixed. Made by `theory.weight(name, **options)`."""
+    """An importance weight with its options fixed. Made by `theory.weight(name, **options)`.
+
+    Two weights are equal if they are of one family and have the same options.
+    """
 
     family: Family
     options: Mapping[str, Any]
@@ -212,7 +239,8 @@ class Weight:
             (N, T), of log_ratio's type, array library and device.
 
         Raises:
-            ValueError: shapes disagree, log_ratio is NaN or +inf at a token that counts, or the weight looks at the
+            ValueError: an argument is no array, of another library than log_ratio or of another shape; log_ratio is not
+                of floats, or is NaN or +inf at a token that counts; the mask has a NaN; or the weight looks at the
                 advantage's sign and it is missing or NaN.
         """
         tokens = tokens_of(log_ratio, mask, advantage, needs_advantage=self.uses_advantage, name=self.name)
@@ -228,6 +256,16 @@ class Weight:
         with np.errstate(over="ignore"):
             result = self.family.function(tokens, **self.options)
         return tokens.xp.where(tokens.mask, result, tokens.xp.zeros_like(tokens.log_ratio))
+
+    def __eq__(self, other: object) -> bool:
+        """Whether it is the same family with the same options."""
+        if not isinstance(other, Weight):
+            return NotImplemented
+        return self.family is other.family and self.options == other.options
+
+    def __hash__(self) -> int:
+        """By name and options."""
+        return hash((self.name, tuple(self.options.items())))
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickle by name and options."""
@@ -251,6 +289,11 @@ def weight(name: str | Weight, **options: Any) -> Weight:
         if options:
             raise ValueError(f"options {sorted(options)} were given beside a weight that is already made: {name!r}")
         return name
+    if callable(name):
+        raise ValueError(
+            f"weight is {name!r}; expected a name: a function becomes a weight by theory.register(card), which enters "
+            "it under the card's name"
+        )
     _suggest_by_alias(name)
     family = FAMILIES[checks.known_name("weight", name, FAMILIES)]
     for option in options:
@@ -282,4 +325,7 @@ def _restore(name: str, options: Mapping[str, Any]) -> Weight:
 
 
 def _plain(value: Any) -> Any:
-    return tuple(value) if isinstance(value, list) else value
+    """An option as plain numbers and tuples, whether it comes as such, as a list, or as an array."""
+    if hasattr(value, "tolist"):
+        value = value.tolist()
+    return tuple(map(_plain, value)) if isinstance(value, (list, tuple)) else value

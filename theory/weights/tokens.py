@@ -83,10 +83,13 @@ def exclusive_minimum(xp: Any, x: Any) -> Any:
 
 def tokens_of(log_ratio: Any, mask: Any, advantage: Any, *, needs_advantage: bool, name: str) -> Tokens:
     """Check the arrays of a batch and put neutral values where they are masked."""
-    xp = array_api_compat.array_namespace(log_ratio)
+    xp = _library("log_ratio", log_ratio)
     log_ratio = _constant(log_ratio)
     if log_ratio.ndim != 2:
         raise ValueError(f"log_ratio has shape {tuple(log_ratio.shape)}; expected (N, T)")
+    # A weight of whole numbers would be rounded to whole numbers.
+    if not xp.isdtype(log_ratio.dtype, "real floating"):
+        raise ValueError(f"log_ratio is of type {log_ratio.dtype}; expected floating-point numbers")
     counted = _mask_of(xp, log_ratio, mask)
     zeros = xp.zeros_like(log_ratio)
     log_ratio = xp.where(counted, log_ratio, zeros)
@@ -96,10 +99,7 @@ def tokens_of(log_ratio: Any, mask: Any, advantage: Any, *, needs_advantage: boo
         if needs_advantage:
             raise ValueError(f"weight {name!r} looks at the sign of the advantage; expected advantage of shape (N, T)")
         return Tokens(xp, log_ratio, counted, None)
-    if tuple(advantage.shape) != tuple(log_ratio.shape):
-        raise ValueError(
-            f"advantage has shape {tuple(advantage.shape)}; expected {tuple(log_ratio.shape)}, that of log_ratio"
-        )
+    _check_like("advantage", advantage, xp, log_ratio)
     advantage = xp.where(counted, xp.astype(_constant(advantage), log_ratio.dtype, copy=False), zeros)
     if needs_advantage and bool(xp.any(xp.isnan(advantage))):
         raise ValueError("advantage is NaN at a token that counts; expected numbers")
@@ -109,9 +109,38 @@ def tokens_of(log_ratio: Any, mask: Any, advantage: Any, *, needs_advantage: boo
 def _mask_of(xp: Any, log_ratio: Any, mask: Any) -> Any:
     if mask is None:
         return xp.ones_like(log_ratio, dtype=xp.bool)
-    if tuple(mask.shape) != tuple(log_ratio.shape):
-        raise ValueError(f"mask has shape {tuple(mask.shape)}; expected {tuple(log_ratio.shape)}, that of log_ratio")
+    _check_like("mask", mask, xp, log_ratio)
+    if bool(xp.any(mask != mask)):
+        raise ValueError("mask contains NaN; expected true or non-zero where a token counts, false or zero elsewhere")
     return mask != 0
+
+
+def _library(name: str, array: Any) -> Any:
+    """The array namespace of an argument."""
+    try:
+        return array_api_compat.array_namespace(array)
+    except TypeError as why:
+        raise ValueError(
+            f"{name} is of type {type(array).__name__}; expected an array of shape (N, T), such as a NumPy array or a "
+            "PyTorch tensor"
+        ) from why
+
+
+def _check_like(name: str, array: Any, xp: Any, log_ratio: Any) -> None:
+    """Raise unless the array is of the library and the shape of log_ratio, and of real numbers."""
+    if _library(name, array) is not xp:
+        raise ValueError(
+            f"{name} is of type {_type_name(array)} and log_ratio of type {_type_name(log_ratio)}; expected both of "
+            "one array library"
+        )
+    if tuple(array.shape) != tuple(log_ratio.shape):
+        raise ValueError(f"{name} has shape {tuple(array.shape)}; expected {tuple(log_ratio.shape)}, that of log_ratio")
+    if not xp.isdtype(array.dtype, ("bool", "integral", "real floating")):
+        raise ValueError(f"{name} is of type {array.dtype}; expected real numbers")
+
+
+def _type_name(array: Any) -> str:
+    return f"{type(array).__module__.split('.')[0]}.{type(array).__name__}"
 
 
 def _constant(array: Any) -> Any:

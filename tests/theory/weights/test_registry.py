@@ -5,9 +5,13 @@ import pickle
 
 import numpy as np
 import pytest
+import torch
 
 import theory
+from tests.instances import random_instance
 from tests.theory.weights.variants import IDS, VARIANTS
+from theory.weights.hybrid import hybrid
+from theory.weights.registry import FAMILIES
 
 ZEROS = np.zeros((2, 3))
 
@@ -75,6 +79,8 @@ def test_an_option_where_there_are_none():
         ("m2po", {"budget": -0.1}),
         ("m2po", {"budget": math.inf}),
         ("m2po", {"clip": (0.7, 0.9)}),
+        ("minpro", {"inclusive": "no"}),
+        ("minpro", {"inclusive": 1}),
     ],
 )
 def test_an_option_without_meaning_is_refused_in_one_sentence(name, options):
@@ -90,6 +96,11 @@ def test_lists_and_numpy_numbers_are_bounds_too():
     assert theory.weight("ppo_clip", clip=[0.8, 1.28]).options["clip"] == (0.8, 1.28)
     weight = theory.weight("truncated", cap=np.float32(2.0))
     np.testing.assert_array_equal(weight.coefficients(np.log([[3.0]])), [[2.0]])
+    for clip in (np.array([0.8, 1.28]), (np.float64(0.8), 1.28), torch.tensor([0.8, 1.28], dtype=torch.float64)):
+        assert repr(theory.weight("ppo_clip", clip=clip)) == repr(theory.weight("ppo_clip", clip=(0.8, 1.28)))
+    assert theory.weight("minpro", inclusive=np.bool_(True)) == theory.weight("minpro", inclusive=True)
+    with pytest.raises(ValueError, match=r"clip is \(1\.2, 0\.8\); expected \(low, high\)"):
+        theory.weight("ppo_clip", clip=np.array([1.2, 0.8]))
 
 
 @pytest.mark.parametrize("weight", VARIANTS, ids=IDS)
@@ -98,6 +109,36 @@ def test_pickles_and_prints_as_it_is_made(weight):
     assert repr(copy) == repr(weight)
     inf = math.inf
     assert repr(eval(repr(weight), {"theory": theory, "inf": inf})) == repr(weight)
+
+
+@pytest.mark.parametrize("weight", VARIANTS, ids=IDS)
+def test_a_weight_is_its_family_with_its_options(weight):
+    again = theory.weight(weight.name, **weight.options)
+    assert pickle.loads(pickle.dumps(weight)) == again == weight
+    assert hash(pickle.loads(pickle.dumps(weight))) == hash(again) == hash(weight)
+    assert [other for other in VARIANTS if other == weight] == [weight]
+    assert weight != weight.name
+
+
+def test_estimators_of_the_same_choices_are_equal():
+    one = theory.Estimator("token", "outcome")
+    assert one == theory.Estimator(theory.weight("token"), theory.signal("outcome"), "own", theory.reduction("sum"))
+    assert one == pickle.loads(pickle.dumps(one))
+    assert len({one, pickle.loads(pickle.dumps(one)), theory.Estimator("token", "outcome")}) == 1
+    assert one != theory.Estimator("prefix", "outcome")
+    assert theory.Estimator(theory.weight("cispo", clip=[0, 3]), "outcome") == theory.Estimator("cispo", "outcome")
+
+
+def test_hybrids_are_their_parts():
+    parts, other = theory.Parts("minimum", "full", "full"), theory.Parts("root", "full", "none")
+    one = hybrid(parts)
+    assert pickle.loads(pickle.dumps(one)) == one == hybrid(theory.Parts(*parts))
+    assert hash(pickle.loads(pickle.dumps(one))) == hash(one)
+    assert one != hybrid(other)
+    assert hybrid(theory.Parts("none", "full", "none")) != theory.weight("token")
+    log_ratio = np.random.default_rng(0).normal(size=(3, 4))
+    again = pickle.loads(pickle.dumps(one))
+    np.testing.assert_array_equal(again.coefficients(log_ratio), one.coefficients(log_ratio))
 
 
 @pytest.mark.parametrize("weight", VARIANTS, ids=IDS)
@@ -140,6 +181,46 @@ def test_shapes_that_disagree(mask, advantage, message):
         theory.weight("token").coefficients(np.zeros(3))
 
 
+TENSOR = torch.zeros((2, 3), dtype=torch.float64)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ((ZEROS.tolist(),), r"log_ratio is of type list; expected an array of shape \(N, T\)"),
+        ((0.5,), r"log_ratio is of type float; expected an array"),
+        ((None,), r"log_ratio is of type NoneType; expected an array"),
+        ((ZEROS.astype(int),), r"log_ratio is of type int64; expected floating-point numbers"),
+        ((TENSOR.int(),), r"log_ratio is of type torch\.int32; expected floating-point numbers"),
+        ((ZEROS + 0j,), r"log_ratio is of type complex128; expected floating-point numbers"),
+        ((ZEROS, [[1, 1, 1]] * 2), r"mask is of type list; expected an array of shape \(N, T\)"),
+        ((ZEROS, np.full((2, 3), np.nan)), r"mask contains NaN"),
+        ((TENSOR, torch.full((2, 3), torch.nan)), r"mask contains NaN"),
+        ((TENSOR, np.ones((2, 3))), r"mask is of type numpy\.ndarray and log_ratio of type torch\.Tensor"),
+        ((ZEROS, TENSOR), r"mask is of type torch\.Tensor and log_ratio of type numpy\.ndarray"),
+        ((TENSOR, None, ZEROS), r"advantage is of type numpy\.ndarray and log_ratio of type torch\.Tensor"),
+        ((ZEROS, None, 1.0), r"advantage is of type float; expected an array of shape \(N, T\)"),
+        ((ZEROS, None, np.float64(1.0)), r"advantage has shape \(\); expected \(2, 3\)"),
+        ((ZEROS, None, [[1.0] * 3] * 2), r"advantage is of type list; expected an array of shape \(N, T\)"),
+        ((ZEROS, None, ZEROS + 1j), r"advantage is of type complex128; expected real numbers"),
+    ],
+)
+@pytest.mark.parametrize("name", ["minpro", "ppo_clip"])
+def test_what_is_no_array_of_the_same_library_is_refused(name, arguments, message):
+    weight = theory.weight(name)
+    for question in (weight.coefficients, weight.coefficients_of_each):
+        with pytest.raises(ValueError, match=message):
+            question(*arguments)
+
+
+def test_half_precision_and_whole_advantages_are_let_in():
+    weight, advantage = theory.weight("ppo_clip"), np.array([[1, -1, 0]] * 2)
+    np.testing.assert_array_equal(weight.coefficients(ZEROS, ZEROS.astype(int) + 2, advantage), np.ones((2, 3)))
+    result = weight.coefficients(TENSOR.bfloat16(), TENSOR == 0, torch.tensor(advantage))
+    assert result.dtype == torch.bfloat16
+    assert (result == 1).all()
+
+
 def test_every_card_is_filled_in():
     for name, card in theory.weight_cards().items():
         assert card.name == name
@@ -159,3 +240,68 @@ def test_sequence_levels_do_not_factorise():
     assert not theory.weight("masked", level="sequence").factorises
     assert not theory.weight("gspo").factorises
     assert not theory.weight("m2po").factorises
+
+
+# A weight of one's own
+
+
+@pytest.fixture
+def registry():
+    """The registry, which forgets afterwards what the test enters."""
+    before = dict(FAMILIES)
+    yield FAMILIES
+    FAMILIES.clear()
+    FAMILIES.update(before)
+
+
+CARD = theory.Card("tempered", "A power of the ratio.", "c_t = rho_t^power", source="here", defaults="power=0.5")
+
+
+def enter(**properties):
+    @theory.register(CARD, parts=theory.Parts(), **properties)
+    def function(tokens, *, power=0.5):
+        return tokens.xp.exp(power * tokens.log_ratio)
+
+
+def tempered_factors(log_ratio, length, power):
+    return theory.Factors(before=None, own=lambda stat, advantage: np.exp(power * log_ratio)[:, :, None])
+
+
+def test_a_weight_of_ones_own_is_a_function_and_a_card(registry):
+    enter(factors=tempered_factors, baseline_invariant=lambda power: power == 1.0)
+    assert theory.weight_cards()["tempered"].engines == ("recursion", "enumeration", "sampling")
+    assert theory.weight_cards()["tempered"].baseline_invariant is False
+    assert CARD.engines == ()  # the card that was passed stays as it was
+    instance, estimator = random_instance(), theory.Estimator(theory.weight("tempered", power=1.0), "outcome")
+    assert estimator.weight.baseline_invariant
+    token = theory.moments(*instance, theory.Estimator("token", "outcome"))
+    for engine in ("recursion", "enumeration"):
+        m = theory.moments(*instance, estimator, engine)
+        np.testing.assert_allclose(m.mean, token.mean, rtol=1e-12, atol=1e-14)
+    d = theory.decompose(*instance, theory.Estimator("tempered", "outcome"))
+    assert np.abs(d["truncation"]).max() > 1e-3
+    with pytest.raises(ValueError, match="unknown option of weight 'tempered' 'powr'"):
+        theory.weight("tempered", powr=2.0)
+
+
+def test_a_weight_without_factors_is_enumerated(registry):
+    enter()
+    assert theory.weight_cards()["tempered"].engines == ("enumeration", "sampling")
+    assert theory.moments(*random_instance(T=2), theory.Estimator("tempered", "outcome")).engine == "enumeration"
+
+
+def test_a_name_is_given_once(registry):
+    family = registry["token"]
+    with pytest.raises(ValueError, match="weight 'token' is registered already"):
+        theory.register(theory.Card("token", "", "", "", ""))(lambda tokens: tokens.ratio)
+    assert registry["token"] is family
+
+
+def test_a_function_in_the_place_of_a_name_is_told_the_way():
+    for question in (theory.weight, lambda f: theory.Estimator(f, "outcome")):
+        with pytest.raises(ValueError, match=r"weight is <function .*; expected a name: .* theory\.register\(card\)"):
+            question(lambda tokens: tokens.ratio)
+
+
+def test_the_doctest_leaves_no_weight_behind():
+    assert "tempered" not in theory.weight_cards()
