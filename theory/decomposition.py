@@ -18,7 +18,7 @@ from theory.engines.question import Question
 from theory.estimator import Estimator, Reduction
 from theory.gradient import policy_gradient
 from theory.groups import GroupSignal
-from theory.policy import SoftmaxPolicy
+from theory.policy import SoftmaxPolicy, ratios
 from theory.process import MarkovProcess
 from theory.signals import Signal
 from theory.weights.hybrid import hybrid
@@ -28,6 +28,7 @@ Array = NDArray[np.float64]
 
 ORDER = ("occupancy", "action", "continuation", "truncation", "baseline_leak", "reduction")
 TERMS = {
+    "support": "only the trajectories that mu can give (with missing_support='allow'; it comes first)",
     "occupancy": "the weight's prefix part in the place of P_t",
     "action": "the weight's own part in the place of rho_t",
     "continuation": "the centred signal, with the weight's suffix part and the score, in the place of A^pi_t z_t",
@@ -52,6 +53,7 @@ class Decomposition:
     bias: Array
     """(P,), mean - gradient; the terms sum to it."""
     order: tuple[str, ...]
+    """The names of the terms, in the order of substitution."""
     _steps: tuple[Question, ...] = field(repr=False)
     _engine: str = field(repr=False)
 
@@ -75,6 +77,7 @@ def decompose(
     engine: str = "auto",
     *,
     order: Sequence[str] = ORDER,
+    missing_support: str = "raise",
 ) -> Decomposition:
     """The bias of an estimator as named (P,) vectors that sum to it.
 
@@ -84,8 +87,9 @@ def decompose(
     1. occupancy: the weight's prefix part for P_t (1 for `token`, m_t for `minpro`);
     2. action: its own part for rho_t (1 for `none`);
     3. continuation: the centred signal, with the weight's suffix part and the estimator's score, for A^pi_t z_t.
-       Centred means without any function of the past and the state alone: advantages stand for action values; for rewards to go
-       and outcomes it is the reward to go minus V of mu (of pi where the weight carries the suffix ratio);
+       Centred means without any function of the past and the state alone: advantages stand for action values; for
+       rewards to go and outcomes it is the reward to go minus V of mu (of pi where the weight carries the suffix
+       ratio);
     4. truncation: the weight itself for the product of its parts (clip, cap, mask);
     5. baseline leak: the signal as it is for its centred form. Zero where the weight is baseline-invariant;
     6. reduction: 1/L, 1/T, token counts; and a group's advantage for the plain outcome.
@@ -93,14 +97,22 @@ def decompose(
     Terms depend on the order; their sum does not. Another `order` may be given as long as truncation comes after the
     first three, the baseline leak after the continuation, and the reduction after the leak.
 
+    With missing_support="allow" mu need not act wherever pi does. A term "support" then comes before all others: what
+    the truth loses with the trajectories that mu cannot give, whose true weights nothing can put back.
+
     Raises:
         ValueError: as `theory.moments`; an order that is not possible; engine "sampling", which has no exact terms.
     """
     _check_order(order)
     checks.known_name("engine", engine, [name for name in ENGINES if name != "sampling"])
-    ratios = checked_ratios(process, target, behaviour, allow_missing_support=False)
-    end = Question(process, target, behaviour, ratios, estimator, enumeration.MOST_TRAJECTORIES)
+    checks.known_name("missing_support", missing_support, ("raise", "allow"))
+    allow = missing_support == "allow"
+    table = checked_ratios(process, target, behaviour, allow)
+    end = Question(process, target, behaviour, table, estimator, enumeration.MOST_TRAJECTORIES)
     steps = [replace(end, estimator=_hybrid(estimator, order[:i])) for i in range(len(order) + 1)]
+    if allow:
+        order = ("support", *order)
+        steps = [replace(steps[0], behaviour=target, ratios=ratios(target, target)), *steps]
     means = [policy_gradient(process, target)] + [_mean(step, engine) for step in steps[1:]]
     terms = {name: means[i + 1] - means[i] for i, name in enumerate(order)}
     return Decomposition(terms, means[-1] - means[0], tuple(order), tuple(steps), engine)

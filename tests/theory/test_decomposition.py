@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import pickle
 
 import numpy as np
 import pytest
@@ -213,3 +214,69 @@ def test_the_unclipped_weights_are_the_product_of_their_parts(name, parts):
     assert theory.weight(name).parts == parts
     other = Parts("none", "none", "full")
     assert np.abs(hybrid(other).coefficients(log_ratio, mask) - expected).max() > 0.1
+
+
+def test_a_decomposition_survives_pickling():
+    instance = random_instance(S=3, A=2, T=3, drift=1.5)
+    d = theory.decompose(*instance, theory.Estimator(theory.weight("minpro", clip=(0.8, 1.28)), "outcome"))
+    again = pickle.loads(pickle.dumps(d))
+    for name in ORDER:
+        np.testing.assert_array_equal(again[name], d[name])
+        np.testing.assert_array_equal(again.by_position[name], d.by_position[name])
+
+
+# Missing support
+
+
+def _truncated(instance):
+    """The instance with a mu that never takes action 1 in state 0, and takes its other actions as before."""
+    process, target, behaviour = instance
+    logits = np.array(behaviour.logits)
+    logits[0, 1] = -np.inf
+    return process, target, theory.SoftmaxPolicy(logits)
+
+
+@pytest.mark.parametrize("weight", ["prefix", "token", "ppo_clip", "truncated", "geometric"])
+@pytest.mark.parametrize("signal", ["target_advantage", "outcome"])
+def test_with_missing_support_the_terms_still_sum_to_the_bias(weight, signal):
+    instance = _truncated(random_instance(S=3, A=2, T=3, drift=1.5))
+    estimator = theory.Estimator(weight, signal)
+    with pytest.raises(ValueError, match="missing_support='allow'"):
+        theory.decompose(*instance, estimator)
+    d = theory.decompose(*instance, estimator, missing_support="allow")
+    bias = theory.moments(*instance, estimator, missing_support="allow").bias
+    assert d.order == tuple(d.terms) == ("support", *ORDER)
+    assert _relative(_total(d) - bias, *instance[:2]) < 1e-12
+    assert _relative(d["support"], *instance[:2]) > 1e-3
+    for name in d.order:
+        assert _relative(d.by_position[name].sum(axis=0) - d[name], *instance[:2]) < 1e-12
+
+
+def test_the_support_term_is_what_the_true_weights_cannot_put_back():
+    """The mean of `prefix` x `target_advantage`, which has the true weights, is off by this term alone."""
+    instance = _truncated(random_instance(S=3, A=2, T=3, drift=1.5))
+    d = theory.decompose(*instance, theory.Estimator("prefix", "target_advantage"), missing_support="allow")
+    for name in ORDER:
+        assert _relative(d[name], *instance[:2]) < 1e-12
+    process, target, behaviour = instance
+    lost = np.zeros(target.parameter_count)
+    advantage = theory.values(process, target).advantage
+    for tau in brute_force.trajectories(process, target):
+        possible = True
+        for t in range(tau.length):
+            s, a = tau.states[t], tau.actions[t]
+            possible &= behaviour.probabilities[s, a] > 0.0
+            if not possible:
+                lost += tau.probability * process.discount**t * advantage[t, s, a] * target.score[s, a]
+    assert _relative(d["support"] + lost, process, target) < 1e-12
+
+
+def test_with_full_support_nothing_is_lost():
+    instance = random_instance(S=3, A=2, T=3, drift=1.5)
+    estimator = theory.Estimator("minpro", "outcome")
+    d, plain = theory.decompose(*instance, estimator, missing_support="allow"), theory.decompose(*instance, estimator)
+    assert _relative(d["support"], *instance[:2]) < 1e-12
+    for name in ORDER:
+        assert _relative(d[name] - plain[name], *instance[:2]) < 1e-12
+    with pytest.raises(ValueError, match="unknown missing_support 'alow'"):
+        theory.decompose(*instance, estimator, missing_support="alow")
