@@ -16,8 +16,10 @@ from theory.process import MarkovProcess
 from theory.value_functions import values
 
 Array = NDArray[np.float64]
+Index = NDArray[np.int64]
 
 BASELINES = ("none", "expected_return", "target_value", "behaviour_value", "optimal")
+_VALUES = ("target_value", "behaviour_value")
 
 
 @dataclass(frozen=True)
@@ -149,6 +151,16 @@ class ResolvedSignal:
     baseline: Array | None = None
     """(T, S), with discount^t where the baseline has it."""
 
+    def on_edges(self, t: int, state: Index, action: Index, next_state: Index) -> Array:
+        """A table's signal at step t of these transitions (E,)."""
+        assert self.table is not None
+        if isinstance(self.table, _Reward):
+            return self.table.on_edges(t, state, action, next_state)
+        table = self.table(t)
+        # An axis of size one stands for all.
+        where = (np.minimum(x, n - 1) for x, n in zip((state, action, next_state), table.shape, strict=True))
+        return np.asarray(table[tuple(where)])
+
     def baseline_at(self, t: int) -> Array | float:
         """What is subtracted at step t, shape (S, 1, 1), or 0."""
         return 0.0 if self.baseline is None else self.baseline[t][:, None, None]
@@ -213,9 +225,19 @@ class _Reward:
     def __call__(self, t: int) -> Array:
         p = self.process
         step = p.reward if p.reward.ndim == 3 else p.reward[:, :, None]
-        ends = p.absorbing if t + 1 < p.horizon else np.ones_like(p.absorbing)
-        last = np.where(ends, p.terminal_reward, 0.0)
-        return np.asarray(p.discount**t * step + p.discount ** (t + 1) * last)
+        return np.asarray(p.discount**t * step + self._last(t))
+
+    def on_edges(self, t: int, state: Index, action: Index, next_state: Index) -> Array:
+        """Of these transitions alone: all of them together would be S * A * S numbers."""
+        p = self.process
+        step = p.reward[state, action, next_state] if p.reward.ndim == 3 else p.reward[state, action]
+        return np.asarray(p.discount**t * step + self._last(t)[next_state])
+
+    def _last(self, t: int) -> Array:
+        """What entering each state pays at the end of the episode, (S',)."""
+        p = self.process
+        ends = p.absorbing | (t + 1 == p.horizon)
+        return np.where(ends, p.discount ** (t + 1) * p.terminal_reward, 0.0)
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,12 +1,20 @@
 """Signals and baselines: their cards, what is subtracted, and the baseline that minimises the variance."""
 
+import tracemalloc
+
 import numpy as np
 import pytest
+import scipy.sparse as sparse
 
 import theory
 from tests import brute_force
 from tests.instances import Instance, random_instance
 from tests.theory.engines.comparing import SIGNALS, ask, assert_same, assert_same_moments
+from theory.engines import question
+from theory.engines.problem import Problem, checked_ratios
+from theory.engines.sampling import sample_block
+from theory.engines.trajectories import Walk, token_signals
+from theory.signals import resolve
 
 INSTANCE = random_instance(seed=4, S=3, A=2, T=3, discount=0.7)
 
@@ -62,6 +70,47 @@ def test_the_baselines_are_five_different_ones(signal):
     assert min(distance) > 1e-3
     undiscounted = brute_force.moments(*INSTANCE, "none", signal, baseline=tables[4] / 0.7 ** np.arange(3)[:, None])[0]
     assert np.linalg.norm(undiscounted - found[4]) > 1e-3
+
+
+@pytest.mark.parametrize("name", [name for name in SIGNALS if name not in ("reward_to_go", "outcome")])
+def test_a_signal_of_some_transitions_is_that_of_its_table(name):
+    rng = np.random.default_rng(0)
+    for reward in (rng.normal(size=(3, 2)), rng.normal(size=(3, 2, 3))):
+        p, target, behaviour = INSTANCE
+        process = theory.MarkovProcess(p.initial, p.transition, reward, 3, p.terminal_reward, p.absorbing, 0.7)
+        signal = resolve(theory.signal(name), process, target, behaviour)
+        edges = process.edges
+        where = (edges.state, edges.action, edges.next_state)
+        for t in range(3):
+            expected = np.broadcast_to(signal.table(t), (3, 2, 3))[where]
+            np.testing.assert_array_equal(signal.on_edges(t, *where), expected)
+
+
+def test_rewards_of_a_large_sparse_process_are_those_of_its_transitions_alone():
+    """A token tree of 3280 states: the table of all (s, a, s') would be 258 MB at each step."""
+    S, A, T = 3280, 3, 7
+    inner = (S - 1) // A
+    following = np.minimum(A * np.arange(S)[:, None] + 1 + np.arange(A), np.where(np.arange(S) < inner, S, 0)[:, None])
+    matrix = sparse.csr_array((np.ones(S * A), following.reshape(-1), np.arange(S * A + 1)), shape=(S * A, S))
+    rng = np.random.default_rng(0)
+    process = theory.MarkovProcess(np.eye(1, S)[0], matrix, rng.normal(size=(S, A)), T, rng.normal(size=S))
+    policy = theory.SoftmaxPolicy(np.zeros((S, A)))
+    ratios = checked_ratios(process, policy, policy, allow_missing_support=False)
+    signal = resolve(theory.signal("reward"), process, policy, policy)
+    walk = Walk(process, policy)
+    block = sample_block(walk, np.zeros(200, dtype=np.int64), rng)
+    problem = Problem(process, policy, policy, ratios, theory.weight("none"), (signal,))
+    tracemalloc.start()
+    try:
+        psi = token_signals(walk, block, problem)[0]
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    state, action, end = walk.state[block.edge], walk.action[block.edge], walk.next_state[block.edge[:, -1]]
+    expected = process.reward[state, action]
+    expected[:, -1] += process.terminal_reward[end]
+    np.testing.assert_allclose(psi, expected, rtol=1e-14)
+    assert peak < 10e6
 
 
 # The optimal baseline

@@ -72,13 +72,10 @@ def token_signals(walk: Walk, block: Block, problem: Problem) -> Array:
     """psi^o_t of every token, (n, N, T); zero where not acting."""
     p, (N, T) = walk.process, block.edge.shape
     result = np.zeros((len(problem.signals), N, T))
-    shape = (p.states, p.actions, p.states)
     for psi, signal in zip(result, problem.signals, strict=True):
         if signal.kind == "table":
-            assert signal.table is not None
             for t in range(T):
-                by_edge = np.broadcast_to(signal.table(t), shape)[walk.state, walk.action, walk.next_state]
-                psi[:, t] = by_edge[block.edge[:, t]]
+                psi[:, t] = signal.on_edges(t, walk.state, walk.action, walk.next_state)[block.edge[:, t]]
         else:
             psi[:] = returns(walk, block)[:, None]
             if signal.kind == "reward_to_go":
