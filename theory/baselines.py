@@ -41,7 +41,7 @@ class OptimalBaseline:
     """"constant", "state" or "parameter"."""
     baseline: Array
     """() for a constant, (S,) per state (zero in absorbing ones), (P,) per parameter. In units of the return; with
-    `reward_to_go`, and per state, discount^t times it is subtracted at step t."""
+    `reward_to_go`, discount^t times it is subtracted at step t."""
     variance: float
     """Trace of the covariance of one trajectory's estimator with it: the least there is."""
     moments: Mapping[str, Moments]

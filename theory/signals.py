@@ -60,7 +60,7 @@ _CARDS = (
     SignalCard(
         "outcome",
         "Return of the whole trajectory, minus a baseline: one number for all of its tokens.",
-        "return - b, for a constant b; return - discount^t b_t(s_t), for values and baselines per state",
+        "return - b, for a constant b or an optimal one per state; return - discount^t b_t(s_t), for values",
         takes_baseline=True,
     ),
 )  # fmt: skip
@@ -183,9 +183,9 @@ def with_baseline(signal: Signal, process: MarkovProcess, baseline: Array | None
     return ResolvedSignal(kind, baseline=baseline)
 
 
-def baseline_scale(signal: Signal, process: MarkovProcess, per_state: bool) -> Array:
-    """The discount that a baseline carries at each step, (T,): none for a constant subtracted from the whole return."""
-    if signal.name == "outcome" and not per_state:
+def baseline_scale(signal: Signal, process: MarkovProcess) -> Array:
+    """The discount that a baseline carries at each step, (T,): none for a number subtracted from the whole return."""
+    if signal.name == "outcome" and signal.baseline not in _VALUES:
         return np.ones(process.horizon)
     return np.asarray(process.discount ** np.arange(process.horizon, dtype=np.float64))
 
@@ -196,13 +196,13 @@ def _baseline_table(
     shape = (process.horizon, process.states)
     if signal.baseline == "none":
         return None
-    if signal.baseline in ("target_value", "behaviour_value"):
+    if signal.baseline in _VALUES:
         v = values(process, target if signal.baseline == "target_value" else behaviour)
-        return baseline_scale(signal, process, per_state=True)[:, None] * v.state_value[:-1]
+        return baseline_scale(signal, process)[:, None] * v.state_value[:-1]
     number = signal.baseline
     if number == "expected_return":
         number = values(process, behaviour).expected_return
-    return np.broadcast_to(baseline_scale(signal, process, per_state=False)[:, None] * float(number), shape)
+    return np.broadcast_to(baseline_scale(signal, process)[:, None] * float(number), shape)
 
 
 @dataclass(frozen=True, eq=False)

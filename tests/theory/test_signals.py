@@ -122,9 +122,9 @@ def second_moment(weight, signal, score, reduction, baseline):
     return second - mean @ mean
 
 
-def scale(signal, per_state):
-    """The discount that a baseline carries, (T, 1)."""
-    return 0.7 ** np.arange(3.0)[:, None] if signal == "reward_to_go" or per_state else np.ones((3, 1))
+def scale(signal):
+    """The discount that an optimal baseline carries, constant or per state, (T, 1)."""
+    return 0.7 ** np.arange(3.0)[:, None] if signal == "reward_to_go" else np.ones((3, 1))
 
 
 QUESTIONS = [
@@ -141,7 +141,7 @@ def test_the_optimal_constant_is_the_best_of_a_grid_and_its_slope_is_zero(questi
     weight, name, score, reduction = question
 
     def variance(b):
-        return second_moment(*question, b * scale(name, per_state=False))
+        return second_moment(*question, b * scale(name))
 
     # The variance is a parabola in b: three values give its bottom.
     minus, zero, plus = variance(-1.0), variance(0.0), variance(1.0)
@@ -168,7 +168,7 @@ def test_the_optimal_baseline_per_state_has_no_slope_in_any_state(question):
     def variance(b):
         states = np.zeros(3)
         states[acting] = b
-        return second_moment(*question, scale(name, per_state=True) * states)
+        return second_moment(*question, scale(name) * states)
 
     # The variance is quadratic in b: its slope at 0 and its curvature come from differences, without error.
     unit, n = np.eye(acting.size), acting.size
@@ -187,6 +187,27 @@ def test_the_optimal_baseline_per_state_has_no_slope_in_any_state(question):
     # One number per state can do at least what values of the states can.
     constant = ask(INSTANCE, weight, theory.signal(name, baseline=0.0), "recursion", score, reduction)
     assert found.variance < constant.variance
+
+
+@pytest.mark.parametrize("signal", ["reward_to_go", "outcome"])
+@pytest.mark.parametrize("seed", range(4))
+def test_one_number_per_state_is_never_worse_than_one_for_all(signal, seed):
+    """Also with a strong discount: one for all is among those per state."""
+    instance = random_instance(seed=seed, S=3, A=2, T=4, discount=0.3)
+    for weight in ("none", "token", "sequence"):
+        constant, by_state = (
+            ask(instance, weight, theory.signal(signal, baseline="optimal", per_state=x), "auto") for x in (False, True)
+        )
+        assert by_state.variance < constant.variance
+
+
+def test_an_optimal_baseline_is_solved_for_once(monkeypatch):
+    calls = []
+    solve = question._optimal_baseline
+    monkeypatch.setattr(question, "_optimal_baseline", lambda asked: calls.append(1) or solve(asked))
+    m = ask(INSTANCE, "token", theory.signal("outcome", baseline="optimal"), "auto")
+    assert m.covariance.shape == (6, 6)
+    assert len(calls) == 1
 
 
 def test_the_engines_have_the_same_optimal_baseline():

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -57,9 +59,11 @@ class Question:
         return replace(self, process=only)
 
     def resolved(self) -> ResolvedSignal:
-        """The signal's tables; an optimal baseline is solved for."""
-        if self.signal_tables is not None:
-            return self.signal_tables
+        """The signal's tables; an optimal baseline is solved for, once."""
+        return self._resolved if self.signal_tables is None else self.signal_tables
+
+    @cached_property
+    def _resolved(self) -> ResolvedSignal:
         signal = self.estimator.signal
         if signal.baseline == "optimal":
             return with_baseline(signal, self.process, _optimal_baseline(replace(self, position=None)))
@@ -194,7 +198,7 @@ def _optimal_baseline(asked: Question) -> Array:
             f"baseline='optimal' is not defined for {e.weight.label}, whose coefficients change with the sign of the "
             "advantage; expected a weight that does not look at it"
         )
-    scale = baseline_scale(e.signal, p, e.signal.per_state)
+    scale = baseline_scale(e.signal, p)
     unit = np.eye(p.states)[~p.absorbing] if e.signal.per_state else [None]
     plain = resolve(Signal(e.signal.name), p, asked.target, asked.behaviour)
     units = [ResolvedSignal("table", Ones(states=states, scale=scale)) for states in unit]
