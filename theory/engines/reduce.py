@@ -41,32 +41,37 @@ def token_factor(length: Array | NDArray[np.int64], reduction: str, horizon: int
     return np.full(np.shape(length), 1.0 / horizon if reduction == "constant" else 1.0)
 
 
+def sums_by(which: NDArray[np.int64], values: Array, kinds: int) -> Array:
+    """Sums of the rows of `values` by kind, (kinds, ...)."""
+    total = np.zeros((kinds, *values.shape[1:]))
+    np.add.at(total, which, values)
+    return total
+
+
 def token_mean(bins: Bins, batch: int) -> Draw:
     """Sum over a batch divided by the number of tokens of the whole batch, exactly, in time polynomial in the batch.
 
     E[sum X_i / sum L_i] = B sum over l of E[X; L = l] E[1 / (l + N)], with N the tokens of the other B - 1
-    trajectories; the
-    second moment also needs pairs, with the tokens of the other B - 2.
+    trajectories; the second moment also needs pairs, with the tokens of the other B - 2.
     """
-    lengths = np.unique(bins.length)
-    member = bins.length[None, :] == lengths[:, None]
-    probability = member @ bins.probability
-    mean = np.tensordot(member.astype(float), bins.mean, 1)
-    second = np.tensordot(member.astype(float), bins.second, 1)
-    law = np.zeros(int(lengths[-1]) + 1)
-    law[lengths] = probability
+    lengths, which = np.unique(bins.length, return_inverse=True)
+    longest = int(lengths[-1])
+    mean, second = sums_by(which, bins.mean, lengths.size), sums_by(which, bins.second, lengths.size)
+    law = np.zeros(longest + 1)
+    law[lengths] = sums_by(which, bins.probability, lengths.size)
     one_less, two_less = _tokens_of_others(law, batch)
-    alone = batch * np.array([_inverse(n, one_less, 1) for n in lengths])
-    alone2 = batch * np.array([_inverse(n, one_less, 2) for n in lengths])
-    pairs = np.zeros((lengths.size, lengths.size))
+    alone = batch * _inverses(longest, one_less, 1)[lengths]
+    alone2 = batch * _inverses(longest, one_less, 2)[lengths]
+    others = np.zeros_like(mean)
     if batch > 1:
-        by_sum = {int(n): _inverse(n, two_less, 2) for n in np.unique(lengths[:, None] + lengths)}
-        pairs = batch * (batch - 1) * np.array([[by_sum[int(n + k)] for k in lengths] for n in lengths])
-    second_all = np.tensordot(alone2, second, 1) + np.einsum("lk,lop,kqp->oq", pairs, mean, mean, optimize=True)
+        # Row by row: all pairs of lengths together would be too many numbers.
+        inverse = batch * (batch - 1) * _inverses(2 * longest, two_less, 2)
+        others = np.stack([np.tensordot(inverse[n + lengths], mean, 1) for n in lengths])
+    second_all = np.tensordot(alone2, second, 1) + np.einsum("lop,lqp->oq", mean, others, optimize=True)
     outer = None
     if bins.outer is not None:
-        by_length = np.tensordot(member.astype(float), bins.outer, 1)
-        outer = np.tensordot(alone2, by_length, 1) + np.einsum("lk,lop,koq->opq", pairs, mean, mean, optimize=True)
+        by_length = sums_by(which, bins.outer, lengths.size)
+        outer = np.tensordot(alone2, by_length, 1) + np.einsum("lop,loq->opq", mean, others, optimize=True)
     return Draw(np.tensordot(alone, mean, 1), second_all, outer)
 
 
@@ -78,6 +83,8 @@ def _tokens_of_others(law: Array, batch: int) -> tuple[Array, Array]:
     return total, before
 
 
-def _inverse(own: int, law: Array, power: int) -> float:
-    """E[1 / (own + N)^power], N with this law; a batch without any token contributes zero, so its term is idle."""
-    return float(law @ (1.0 / np.maximum(own + np.arange(law.size), 1) ** power))
+def _inverses(most: int, law: Array, power: int) -> Array:
+    """E[1 / (n + N)^power] for n = 0..most, N with this law; a batch without any token contributes zero, so its term
+    is idle.
+    """
+    return np.correlate(1.0 / np.maximum(np.arange(most + law.size), 1) ** float(power), law, mode="valid")

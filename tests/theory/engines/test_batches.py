@@ -1,5 +1,7 @@
 """Reductions over tokens, and batches that share one token count, against every tuple of trajectories."""
 
+import tracemalloc
+
 import numpy as np
 import pytest
 
@@ -8,6 +10,8 @@ from tests import brute_force
 from tests.brute_force_batches import batch_moments
 from tests.instances import Instance, random_instance
 from tests.theory.engines.comparing import ask, assert_same, assert_same_moments
+from theory.engines.problem import Bins
+from theory.engines.reduce import token_mean
 
 # Up to 18 trajectories of one or two tokens, or none.
 VARIABLE = random_instance(seed=2, S=2, A=2, T=2)
@@ -79,6 +83,21 @@ def test_where_lengths_differ_the_shared_count_changes_the_mean():
     expected_length = sum(x.probability * x.length for x in paths)
     errors = [np.linalg.norm(mean - total / expected_length) for mean in means[1:]]
     assert errors[0] > 3 * errors[1] > 9 * errors[2] > 0.0
+
+
+def test_thousands_of_lengths_need_no_table_of_their_pairs():
+    """Where each sum is its own length, the mean over the tokens of every batch is one."""
+    lengths, P = np.arange(1, 2001), np.random.default_rng(0).dirichlet(np.ones(2000))
+    mean, second = (P * lengths)[:, None, None], (P * lengths**2.0)[:, None, None]
+    tracemalloc.start()
+    try:
+        draw = token_mean(Bins(lengths, np.full(2000, np.nan), P, mean, second, second[..., None]), 8)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    for found in (draw.mean, draw.second, draw.outer):
+        np.testing.assert_allclose(found, 1.0, rtol=1e-10)
+    assert peak < 8 * 2000**2 / 4
 
 
 def test_the_three_reductions_of_one_trajectory_by_hand():
