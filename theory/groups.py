@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from math import comb, exp, lgamma
+from itertools import combinations_with_replacement, islice
+from math import comb, lgamma
 from typing import Literal
 
 import numpy as np
@@ -111,13 +112,17 @@ class Categories:
     """(2, m, P, P): E[X X' 1{category}], where the covariance is asked for."""
 
 
-def compositions(size: int, categories: int) -> int:
-    """Number of ways in which the other members of a group can fall into the categories."""
-    return comb(size + categories - 2, categories - 1)
+# What the sums over all groups may touch, a few seconds' worth of numbers, and the categories that pairs are kept for.
+MOST_NUMBERS = 200_000_000
+MOST_CATEGORIES = 1000
+_CHUNK_NUMBERS = 1_000_000
 
 
-# Above this many compositions the exact calculation would take minutes; sampling answers then.
-MOST_COMPOSITIONS = 200_000
+def cost(size: int, categories: int) -> int:
+    """Numbers that `group_moments` touches: members of groups, over all categories of their first one and two."""
+    one = comb(size + categories - 2, categories - 1) * categories
+    two = comb(size + categories - 3, categories - 1) * categories**2 if size > 1 else 0
+    return (one + two) * size
 
 
 def group_moments(signal: GroupSignal, prompt: Categories, share_tokens: bool) -> tuple[Array, float, Array | None]:
@@ -125,70 +130,63 @@ def group_moments(signal: GroupSignal, prompt: Categories, share_tokens: bool) -
 
     The estimator is (1/G) sum of A_i X_i, or (sum of A_i X_i) / (sum of L_i) with `share_tokens`. Exact, by the
     multinomial law of the categories of the other trajectories: comb(G + m - 2, m - 1) compositions.
-
-    Raises:
-        ValueError: more compositions than can be visited.
     """
     G, m = signal.size, prompt.probability.size
-    needed = compositions(G, m)
-    if needed > MOST_COMPOSITIONS:
-        raise ValueError(
-            f"a group of {G} with {m} distinct (outcome, length) categories has {needed} compositions; expected at "
-            f"most {MOST_COMPOSITIONS}; engine='sampling' can take it"
-        )
-    alone = np.zeros((2, m, 2))  # coefficient of E[X; r] and of E[|X|^2; r], by sign
-    pairs = np.zeros((2, m, 2, m))
-    kinds = np.arange(m)
-    for counts, chance in _compositions(G - 1, prompt.probability):
-        advantage, norm = _first_members(signal, prompt, counts, 1, share_tokens)
-        sign = (advantage[:, 0] < 0).astype(int)
-        alone[sign, kinds, 0] += G * chance * advantage[:, 0] * norm
-        alone[sign, kinds, 1] += G * chance * (advantage[:, 0] * norm) ** 2
+    alone, squares = np.zeros((2, m)), np.zeros((2, m))  # coefficients of E[X; category] and of E[|X|^2; category]
+    for parts, factor, chance in _first_members(signal, prompt, 1, share_tokens):
+        alone += G * np.einsum("sbk,bk,b->sk", parts[0], factor, chance)
+        squares += G * np.einsum("sbk,bk,b->sk", parts[0] ** 2, factor**2, chance)
+    mean = np.einsum("sm,smp->p", alone, prompt.mean)
+    # A second moment may be infinite, and counts nowhere where its coefficient is zero.
+    used = squares > 0.0
+    second = float(squares[used] @ prompt.second[used])
+    vectors = prompt.mean.reshape(2 * m, -1)
+    others = np.zeros_like(vectors)
     if G > 1:
-        left_kind, right_kind = np.divmod(np.arange(m * m), m)
-        for counts, chance in _compositions(G - 2, prompt.probability):
-            advantage, norm = _first_members(signal, prompt, counts, 2, share_tokens)
-            left, right = (advantage < 0).astype(int).T
-            product = advantage[:, 0] * advantage[:, 1] * norm**2
-            pairs[left, left_kind, right, right_kind] += G * (G - 1) * chance * product
-    mean = np.einsum("sm,smp->p", alone[..., 0], prompt.mean)
-    second = float(np.einsum("sm,sm->", alone[..., 1], prompt.second))
-    second += float(np.einsum("smrn,smp,rnp->", pairs, prompt.mean, prompt.mean, optimize=True))
+        pairs = np.zeros((2, 2, m * m))
+        for parts, factor, chance in _first_members(signal, prompt, 2, share_tokens):
+            pairs += G * (G - 1) * np.einsum("sbk,rbk,bk,b->srk", *parts, factor**2, chance, optimize=True)
+        others = pairs.reshape(2, 2, m, m).transpose(0, 2, 1, 3).reshape(2 * m, 2 * m) @ vectors
+    second += float((vectors * others).sum())
     if prompt.outer is None:
         return mean, second, None
-    outer = np.einsum("sm,smpq->pq", alone[..., 1], prompt.outer)
-    outer += np.einsum("smrn,smp,rnq->pq", pairs, prompt.mean, prompt.mean, optimize=True)
+    outer = np.einsum("k,kpq->pq", squares[used], prompt.outer[used]) + vectors.T @ others
     return mean, second, outer
 
 
 def _first_members(
-    signal: GroupSignal, prompt: Categories, counts: tuple[int, ...], first: int, share_tokens: bool
-) -> tuple[Array, Array]:
-    """Advantages (m^first, first) of the first members, the others given by counts, and the sum's factor."""
-    m = prompt.probability.size
+    signal: GroupSignal, prompt: Categories, first: int, share_tokens: bool
+) -> Iterator[tuple[list[Array], Array, Array]]:
+    """Chunks of B compositions of the other members, with what the `first` ones then get in each category.
+
+    The positive and the negative part of each one's advantage, (2, B, m^first); what multiplies the group's sum,
+    (B, m^first); the chance of the others, (B,).
+    """
+    m, others = prompt.probability.size, signal.size - first
     own = np.indices((m,) * first).reshape(first, -1).T
-    others = np.broadcast_to(np.repeat(np.arange(m), counts), (own.shape[0], sum(counts)))
-    members = np.concatenate([own, others], axis=1)
-    advantage = signal.advantages(prompt.outcome[members])[:, :first]
-    tokens = prompt.length[members].sum(axis=1) if share_tokens else np.full(len(members), float(signal.size))
-    return advantage, 1.0 / np.maximum(tokens, 1.0)
+    rows = max(1, _CHUNK_NUMBERS // (own.shape[0] * signal.size))
+    for kinds, chance in _compositions(others, prompt.probability, rows):
+        shape = (len(kinds), len(own))
+        members = np.concatenate(
+            [np.broadcast_to(own, (*shape, first)), np.broadcast_to(kinds[:, None], (*shape, others))], axis=-1
+        )
+        advantage = signal.advantages(prompt.outcome[members])
+        parts = [
+            np.stack([np.maximum(advantage[..., i], 0.0), np.minimum(advantage[..., i], 0.0)]) for i in range(first)
+        ]
+        tokens = prompt.length[members].sum(axis=-1) if share_tokens else np.full(shape, float(signal.size))
+        yield parts, 1.0 / np.maximum(tokens, 1.0), chance
 
 
-def _compositions(total: int, probability: Array) -> Iterator[tuple[tuple[int, ...], float]]:
-    """Every way to draw `total` outcomes, as counts per category, with its multinomial probability."""
-    log_p = [float(np.log(p)) if p > 0 else -np.inf for p in probability]
-
-    def parts(left: int, kinds: int) -> Iterator[tuple[int, ...]]:
-        if kinds == 1:
-            yield (left,)
-            return
-        for first in range(left + 1):
-            for rest in parts(left - first, kinds - 1):
-                yield (first, *rest)
-
-    for counts in parts(total, len(log_p)):
-        log_chance = lgamma(total + 1) - sum(lgamma(n + 1) for n in counts)
-        log_chance += sum(n * lp for n, lp in zip(counts, log_p, strict=True) if n)
-        chance = exp(log_chance)
-        if chance > 0.0:
-            yield counts, chance
+def _compositions(total: int, probability: Array, rows: int) -> Iterator[tuple[NDArray[np.int64], Array]]:
+    """Every way to draw `total` categories, in any order, as ascending rows (B, total), with its chance (B,)."""
+    with np.errstate(divide="ignore"):
+        log_p = np.log(probability)
+    every = combinations_with_replacement(range(probability.size), total)
+    while chunk := list(islice(every, rows)):
+        kinds = np.array(chunk, dtype=np.int64).reshape(len(chunk), total)
+        # The place of each within its run of equal ones: their product is that of the factorials of all counts.
+        place = np.ones(kinds.shape)
+        for k in range(1, total):
+            place[:, k] += np.where(kinds[:, k] == kinds[:, k - 1], place[:, k - 1], 0.0)
+        yield kinds, np.exp(lgamma(total + 1) - np.log(place).sum(axis=1) + log_p[kinds].sum(axis=1))

@@ -1,5 +1,10 @@
 """Group-relative advantages and their exact moments, against every tuple of trajectories."""
 
+import itertools
+import math
+import tracemalloc
+import warnings
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -10,6 +15,9 @@ from tests import brute_force
 from tests.brute_force_batches import group_moments, plain_advantages
 from tests.instances import Instance, random_instance
 from tests.theory.engines.comparing import ask, assert_same_moments
+from theory import groups
+from theory.engines import question
+from theory.engines.problem import checked_ratios
 
 CENTRES, SCALES = ["mean", "leave_one_out", "none"], ["std", "none"]
 
@@ -242,3 +250,87 @@ def test_too_many_compositions_are_refused_and_auto_samples():
         with pytest.raises(ValueError, match=r"a group of 64 with \d+ distinct .* compositions; .*engine='sampling'"):
             ask(instance, "token", signal, engine)
     assert ask(instance, "token", signal, "auto", trajectories=640).engine == "sampling"
+
+
+def many_returns(T, seed=0):
+    """3^T trajectories of as many returns, out of one start state."""
+    rng = np.random.default_rng(seed)
+    transition = np.zeros((T, 3, T))
+    transition[range(T), :, [min(s + 1, T - 1) for s in range(T)]] = 1.0
+    process = theory.MarkovProcess(np.eye(T)[0], transition, rng.normal(size=(T, 3)), T)
+    target = theory.SoftmaxPolicy(rng.normal(size=(T, 3)))
+    return Instance(process, target, theory.SoftmaxPolicy(target.logits + 0.3 * rng.normal(size=(T, 3))))
+
+
+def test_thousands_of_returns_are_refused_before_any_moments_are_held():
+    """19683 returns: a table of categories by trajectories would be 3 GB."""
+    instance = many_returns(9)
+    tracemalloc.start()
+    try:
+        m = ask(instance, "token", theory.group(4), "auto", trajectories=400)
+        with pytest.raises(
+            ValueError, match=r"a group of 4 with over 1000 distinct .* compositions; engine='sampling'"
+        ):
+            ask(instance, "token", theory.group(4), "enumeration")
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert m.engine == "sampling"
+    assert peak < 100e6
+
+
+def test_hundreds_of_returns_in_a_small_group_are_exact():
+    """The full sequence ratio with the mean of the others is unbiased whatever the returns are."""
+    m = ask(many_returns(6), "sequence", theory.group(2, "leave_one_out", "none"), "auto")
+    assert m.engine == "enumeration"
+    np.testing.assert_allclose(m.mean, m.gradient, rtol=0, atol=1e-12)
+    assert ask(many_returns(6), "token", theory.group(2), "auto").relative_bias > 1e-2
+
+
+@pytest.mark.parametrize("reduction", ["sum", "token_mean"])
+@pytest.mark.parametrize("step_rewards", [False, True])
+def test_categories_are_counted_as_they_are_found(step_rewards, reduction):
+    """The choice of the engine counts them without their moments."""
+    for seed in range(4):
+        instance = random_instance(seed=seed, S=4, A=2, T=3, step_rewards=step_rewards)
+        ratios = checked_ratios(*instance, allow_missing_support=False)
+        e = theory.Estimator("token", theory.group(2), reduction=reduction)
+        asked = question.Question(*instance, ratios, e, 10**6)
+        for state in range(4):
+            of_prompt = asked.from_start(state)
+            found = question._categories(of_prompt, "enumeration").probability.size
+            assert question._category_count(of_prompt) == found > (0 if state == 3 else 3)
+
+
+@pytest.mark.parametrize("rows", [1, 7, 1000])
+def test_compositions_have_the_multinomial_law(rows):
+    p = np.array([0.5, 0.2, 0.3, 0.0])
+    for total in range(5):
+        law = {}
+        for draw in itertools.product(range(4), repeat=total):
+            key = tuple(sorted(draw))
+            law[key] = law.get(key, 0.0) + math.prod(p[list(draw)])
+        found = {}
+        for kinds, chance in groups._compositions(total, p, rows):
+            assert len(kinds) <= rows
+            found |= dict(zip(map(tuple, kinds.tolist()), chance, strict=True))
+        assert found.keys() == law.keys()
+        assert all(found[k] == pytest.approx(law[k], rel=1e-12, abs=1e-15) for k in law)
+    # Thousands of categories are no depth of calls.
+    many = np.full(5000, 1 / 5000)
+    assert sum(chance.sum() for _, chance in groups._compositions(1, many, rows)) == pytest.approx(1.0)
+
+
+@pytest.mark.parametrize("reduction", ["sum", "token_mean"])
+@pytest.mark.parametrize("weight", ["sequence", "prefix", "ppo_clip"])
+def test_a_variance_beyond_the_largest_number_is_infinite(weight, reduction):
+    """(1 + chi2)^1500; groups of equal returns have no part in it, and zero times infinity is no number."""
+    process = theory.MarkovProcess([1.0, 0.0], np.eye(2)[[[0, 1], [0, 1]]], np.zeros((2, 2)), 1500, [0.0, 1.0])
+    target = theory.SoftmaxPolicy(np.log([[0.9, 0.1], [0.8, 0.2]]))
+    instance = Instance(process, target, theory.SoftmaxPolicy(np.log([[0.2, 0.8], [0.3, 0.7]])))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        m = ask(instance, weight, theory.group(4), "recursion", reduction=reduction, covariance=True)
+    assert np.isfinite(m.mean).all()
+    assert np.isfinite(m.variance) if weight == "ppo_clip" else m.variance == np.inf
+    assert not np.isnan(np.diag(m.covariance)).any()

@@ -93,30 +93,34 @@ class _Accumulator:
         """Add a block's trajectories to their bins."""
         weights = score_weights(walk, block, self.problem, token_signals(walk, block, self.problem))
         length = block.acting.sum(axis=1)
-        which, lengths, outcomes = length, np.arange(block.edge.shape[1] + 1), np.zeros(block.edge.shape[1] + 1)
+        outcome = np.zeros(length.size)
         if self.problem.by_outcome:
-            values, index = np.unique(rounded_returns(self.problem.process, returns(walk, block)), return_inverse=True)
-            which = length * values.size + index
-            lengths, outcomes = np.repeat(lengths, values.size), np.tile(values, lengths.size)
-        for i in np.flatnonzero(np.bincount(which)):
-            rows = which == i
-            chosen = slice(None) if rows.all() else rows
-            self._add_bin((int(lengths[i]), float(outcomes[i])), block.probability[chosen], weights[:, chosen])
+            outcome = rounded_returns(self.problem.process, returns(walk, block))
+        order = np.lexsort((outcome, length))
+        length, outcome = length[order], outcome[order]
+        new = np.ones(order.size, dtype=bool)
+        new[1:] = (np.diff(length) > 0) | (np.diff(outcome) > 0.0)
+        first = np.flatnonzero(new)
+        sums = self._sums(block.probability[order], weights[:, order], first)
+        for i, key in enumerate(zip(length[first].tolist(), outcome[first].tolist(), strict=True)):
+            old, here = self.sums.get(key), [x[i] for x in sums]
+            self.sums[key] = here if old is None else [x + y for x, y in zip(old, here, strict=True)]
 
-    def _add_bin(self, key: tuple[int, float], probability: Array, weights: Array) -> None:
+    def _sums(self, probability: Array, weights: Array, first: NDArray[np.int64]) -> list[Array]:
+        """Probability, mean, second moment and outer product of the bins that begin at these rows."""
         target, n = self.problem.target, len(weights)
-        mean = np.stack([target.combine_scores(np.einsum("n,nsa->sa", probability, w)) for w in weights])
-        second = np.empty((n, n))
+        totals = np.add.reduceat(probability[:, None, None] * weights, first, axis=1)
+        second = np.empty((first.size, n, n))
         for o in range(n):
             for q in range(o + 1):
                 inner = target.squared_norm_of_combination(weights[o], weights[q])
-                second[o, q] = second[q, o] = probability @ inner
-        sums = [np.array(probability.sum()), mean, second]
+                second[:, o, q] = second[:, q, o] = np.add.reduceat(probability * inner, first)
+        sums = [np.add.reduceat(probability, first), target.combine_scores(totals).swapaxes(0, 1), second]
         if self.problem.outer:
-            vectors = [target.combine_scores(w) for w in weights]
-            sums.append(np.stack([np.einsum("n,np,nq->pq", probability, v, v, optimize=True) for v in vectors]))
-        old = self.sums.get(key)
-        self.sums[key] = sums if old is None else [x + y for x, y in zip(old, sums, strict=True)]
+            vectors = np.sqrt(probability)[:, None] * target.combine_scores(weights)
+            parts = np.split(vectors, first[1:], axis=1)
+            sums.append(np.stack([x.swapaxes(1, 2) @ x for x in parts]))
+        return sums
 
     def bins(self) -> Bins:
         """The sums as arrays, ordered by length, then return."""

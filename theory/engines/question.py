@@ -11,9 +11,10 @@ from numpy.typing import NDArray
 
 from theory.engines import enumeration, recursion
 from theory.engines.problem import Bins, EngineRefusal, Problem, rounded_returns
-from theory.engines.reduce import Draw, one_trajectory, token_factor, token_mean
+from theory.engines.reduce import Draw, one_trajectory, sums_by, token_factor, token_mean
+from theory.engines.trajectories import returns
 from theory.estimator import Estimator
-from theory.groups import MOST_COMPOSITIONS, Categories, GroupSignal, compositions, group_moments
+from theory.groups import MOST_CATEGORIES, MOST_NUMBERS, Categories, GroupSignal, cost, group_moments
 from theory.policy import Ratios, SoftmaxPolicy
 from theory.process import MarkovProcess
 from theory.signals import Ones, ResolvedSignal, Signal, baseline_scale, resolve, with_baseline
@@ -24,6 +25,7 @@ Array = NDArray[np.float64]
 _MOST_OUTCOMES = 64
 # With "auto", enumeration above this many trajectories gives way to sampling.
 _MOST_TRAJECTORIES_AUTO = 2_000_000
+_BLOCK_ROWS = 50_000
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,6 +71,27 @@ class Question:
             return with_baseline(signal, self.process, _optimal_baseline(replace(self, position=None)))
         return resolve(signal, self.process, self.target, self.behaviour)
 
+    @cached_property
+    def refusal(self) -> str:
+        """Why neither exact engine can take what a draw does with its trajectories; empty where one may."""
+        e, p = self.estimator, self.process
+        if not isinstance(e.signal, GroupSignal):
+            return ""
+        # Returns that add up over steps are known from the tree alone; where it is too large, its engine says so.
+        if p.has_step_rewards and enumeration.count_trajectories(p, self.behaviour) > self.most_trajectories:
+            return ""
+        needed = 0
+        for state in np.flatnonzero(p.initial):
+            m = _category_count(self.from_start(int(state)))
+            needed += cost(e.signal.size, m)
+            if m > MOST_CATEGORIES or needed > MOST_NUMBERS:
+                over = f"over {MOST_CATEGORIES}" if m > MOST_CATEGORIES else m
+                return (
+                    f"a group of {e.signal.size} with {over} distinct (outcome, length) categories has too many "
+                    "compositions; engine='sampling' can take it"
+                )
+        return ""
+
 
 def cheapest_engine(asked: Question) -> str:
     """The exact engine that can take the question at the least cost, otherwise sampling."""
@@ -77,11 +100,7 @@ def cheapest_engine(asked: Question) -> str:
     enumerable = count <= min(asked.most_trajectories, _MOST_TRAJECTORIES_AUTO)
     by_tree = float(count) * (p.states * p.actions + 20.0 * p.horizon) if enumerable else np.inf
     by_cells = _recursion_cost(asked)
-    if isinstance(asked.estimator.signal, GroupSignal) and min(by_tree, by_cells) < np.inf:
-        engine = "recursion" if by_cells < np.inf else "enumeration"
-        if _has_too_many_compositions(asked, engine):
-            return "sampling"
-    if by_tree == by_cells == np.inf:
+    if by_tree == by_cells == np.inf or asked.refusal:
         return "sampling"
     return "recursion" if by_cells < by_tree else "enumeration"
 
@@ -90,7 +109,7 @@ def _recursion_cost(asked: Question) -> float:
     """What the recursion would touch, infinite where it cannot take the question."""
     group = isinstance(asked.estimator.signal, GroupSignal)
     signal = ResolvedSignal("table", Ones()) if group else asked.resolved()
-    runs = 1
+    runs = np.count_nonzero(asked.process.initial) if group else 1
     if _looks_at_late_sign(asked, signal):
         outcomes = _outcomes(asked, signal)
         if outcomes.size > _MOST_OUTCOMES:
@@ -100,18 +119,14 @@ def _recursion_cost(asked: Question) -> float:
     return np.inf if recursion.refusal(problem) else runs * recursion.cost(problem)
 
 
-def _has_too_many_compositions(asked: Question, engine: str) -> bool:
-    states = np.flatnonzero(asked.process.initial)
-    kinds = max(_categories(asked.from_start(int(s)), engine).probability.size for s in states)
-    return compositions(asked.estimator.signal.size, kinds) > MOST_COMPOSITIONS
-
-
 def exact_draw(asked: Question, engine: str, outer: bool = False) -> Draw:
     """Moments of one draw of the estimator (n = 1), by the recursion or by enumeration.
 
     Raises:
         EngineRefusal: the engine cannot take the question.
     """
+    if asked.refusal:
+        raise EngineRefusal(asked.refusal)
     if isinstance(asked.estimator.signal, GroupSignal):
         return _group_draw(asked, engine, outer)
     signal = asked.resolved()
@@ -249,16 +264,45 @@ def _categories(asked: Question, engine: str, outer: bool = False) -> Categories
     factor = np.ones(bins.length.size) if share else token_factor(bins.length, e.reduction.name, asked.process.horizon)
     kinds = np.stack([bins.outcome, bins.length if share else np.ones(bins.length.size)], axis=1)
     kinds, which = np.unique(kinds, axis=0, return_inverse=True)
-    member = (which == np.arange(len(kinds))[:, None]).astype(float)
+    m = len(kinds)
     # The unit signal -1 gives minus the vector of negative advantages; without a sign both are the same vector.
-    mean = np.stack([sign * np.tensordot(member * factor, bins.mean[:, i], 1) for i, sign in enumerate(signs)])
-    second = np.stack([member @ (factor**2 * bins.second[:, i, i]) for i in range(len(signs))])
+    mean = np.stack([sign * sums_by(which, factor[:, None] * bins.mean[:, i], m) for i, sign in enumerate(signs)])
+    second = np.stack([sums_by(which, factor**2 * bins.second[:, i, i], m) for i in range(len(signs))])
     matrices = None
     if bins.outer is not None:
-        matrices = np.stack([np.tensordot(member * factor**2, bins.outer[:, i], 1) for i in range(len(signs))])
+        squared = factor[:, None, None] ** 2
+        matrices = np.stack([sums_by(which, squared * bins.outer[:, i], m) for i in range(len(signs))])
     both = slice(None) if len(signs) == 2 else [0, 0]
     return Categories(
-        np.array(kinds[:, 0], dtype=float), np.array(kinds[:, 1], dtype=float), member @ bins.probability,
+        np.array(kinds[:, 0], dtype=float), np.array(kinds[:, 1], dtype=float), sums_by(which, bins.probability, m),
         mean[both], second[both],
         None if matrices is None else matrices[both],
     )  # fmt: skip
+
+
+def _category_count(asked: Question) -> int:
+    """Number of categories of one prompt, without their moments; counting ends above MOST_CATEGORIES."""
+    p, found = asked.process, set[tuple[float, int]]()
+    share = asked.estimator.reduction.name == "token_mean"
+    for length, paid in _ends_by_tree(asked) if p.has_step_rewards else _ends_by_state(asked):
+        found.update(zip(rounded_returns(p, paid).tolist(), (length if share else 0 * length).tolist(), strict=True))
+        if len(found) > MOST_CATEGORIES:
+            break
+    return len(found)
+
+
+def _ends_by_tree(asked: Question) -> Iterator[tuple[NDArray[np.int64], Array]]:
+    """Lengths and returns of all trajectories, in blocks."""
+    for walk, block in enumeration.enumerate_blocks(asked.process, asked.behaviour, _BLOCK_ROWS):
+        yield block.acting.sum(axis=1), returns(walk, block)
+
+
+def _ends_by_state(asked: Question) -> Iterator[tuple[NDArray[np.int64], Array]]:
+    """The same where only the end pays: one for each length and state in which an episode can end."""
+    p = asked.process
+    moving = np.where(p.absorbing[:, None], 0.0, asked.behaviour.probabilities)
+    here = p.initial
+    for t in range(p.horizon + 1):
+        ends = (here > 0.0) & (p.absorbing | (t == p.horizon))
+        yield np.full(np.count_nonzero(ends), t), p.discount**t * p.terminal_reward[ends]
+        here = p.transition_matrix.T @ (here[:, None] * moving).reshape(-1)

@@ -300,7 +300,7 @@ def test_a_weight_that_does_not_factorise_is_refused_by_the_recursion():
 
 def test_a_group_with_rewards_on_the_way_is_refused_by_the_recursion():
     with pytest.raises(EngineRefusal, match=r"too many to be told apart.*engine='enumeration' or 'sampling'"):
-        ask(random_instance(), "token", theory.group(2), "recursion")
+        ask(random_instance(T=2), "token", theory.group(2), "recursion")
 
 
 def test_a_recursion_that_does_not_fit_the_memory_is_refused(monkeypatch):
