@@ -30,6 +30,35 @@ def batch_moments(process, target, behaviour, weight, signal, batch, score="own"
     return mean, outer
 
 
+def coupled_moments(process, target, behaviour, weight, signal, batch, reduction):
+    """(E[g], E[g g']) over every tuple, for a weight whose coefficients depend on all tokens of the batch.
+
+    `signal` is a name, or a group of one prompt; the sum is over the batch's tokens with "token_mean", else over
+    `batch`.
+    """
+    weight, P = theory.weight(weight), target.parameter_count
+    paths = brute_force.trajectories(process, behaviour)
+    mean, outer = np.zeros(P), np.zeros((P, P))
+    for members in itertools.product(paths, repeat=batch):
+        probability = math.prod(x.probability for x in members)
+        if isinstance(signal, str):
+            psi = [value for x in members for value in brute_force.signals(process, target, behaviour, signal, x)]
+        else:
+            if len({x.states[0] for x in members}) > 1:
+                continue
+            probability /= float(process.initial[members[0].states[0]]) ** (batch - 1)
+            advantages = plain_advantages([total_return(process, x) for x in members], signal.centre, signal.scale)
+            psi = [A for A, x in zip(advantages, members, strict=True) for _ in x.actions]
+        log_ratios = [value for x in members for value in brute_force.log_ratios(x, target, behaviour)]
+        c = twins.coefficients(weight, log_ratios, psi)
+        scores = [target.score[s, a] for x in members for s, a in zip(x.states, x.actions, strict=False)]
+        g = sum((ct * At * z for ct, At, z in zip(c, psi, scores, strict=True)), np.zeros(P))
+        g = g / (max(len(scores), 1) if reduction == "token_mean" else batch)
+        mean += probability * g
+        outer += probability * np.outer(g, g)
+    return mean, outer
+
+
 def plain_advantages(returns, centre, scale, ddof=1, epsilon=1e-6):
     """Group-relative advantages of a list of returns."""
     G = len(returns)

@@ -101,7 +101,7 @@ def test_a_groups_moments_are_those_of_every_tuple(weight, size, scale, centre):
             assert np.trace(m.covariance) == pytest.approx(m.variance, rel=1e-10)
 
 
-@pytest.mark.parametrize("weight", ["none", "suffix", "sequence", "geometric", "v_trace", "masked", "gspo", "m2po"])
+@pytest.mark.parametrize("weight", ["none", "suffix", "sequence", "geometric", "v_trace", "masked", "gspo"])
 def test_other_weights_and_the_cumulative_score_in_a_group(weight):
     instance, signal = prompts(), theory.group(2)
     mean, outer = group_moments(*instance, weight, signal, score="cumulative")

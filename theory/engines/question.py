@@ -75,6 +75,11 @@ class Question:
     def refusal(self) -> str:
         """Why neither exact engine can take what a draw does with its trajectories; empty where one may."""
         e, p = self.estimator, self.process
+        if e.weight.family.couples_batch and e.trajectories_per_draw > 1:
+            return (
+                f"the coefficients of {e.weight.label} depend on all {e.trajectories_per_draw} trajectories of a draw, "
+                "which the exact engines take one by one; engine='sampling' can take it"
+            )
         if not isinstance(e.signal, GroupSignal):
             return ""
         # Returns that add up over steps are known from the tree alone; where it is too large, its engine says so.

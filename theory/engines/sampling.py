@@ -99,7 +99,7 @@ def _draws(problem: Problem, estimator: Estimator, draws: int, rng: np.random.Ge
             signals = (np.broadcast_to(advantage, block.acting.shape) * block.acting)[None]
         else:
             signals = token_signals(walk, block, problem)
-        weights = score_weights(walk, block, problem, signals)[0]
+        weights = score_weights(walk, block, problem, signals, per_draw)[0]
         length = block.acting.sum(axis=1)
         if estimator.reduction.name == "token_mean":
             tokens = np.maximum(length.reshape(n, per_draw).sum(axis=1), 1)

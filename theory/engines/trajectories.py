@@ -88,10 +88,11 @@ def token_signals(walk: Walk, block: Block, problem: Problem) -> Array:
     return np.where(block.acting, result, 0.0)
 
 
-def score_weights(walk: Walk, block: Block, problem: Problem, signals: Array) -> Array:
+def score_weights(walk: Walk, block: Block, problem: Problem, signals: Array, batch: int = 1) -> Array:
     """How often each score enters each trajectory's estimator, (n, N, S, A): sum over t of c_t psi_t at (s_t, a_t).
 
-    With the cumulative score, z_k enters with the sum over t >= k of c_t psi_t.
+    With the cumulative score, z_k enters with the sum over t >= k of c_t psi_t. Every `batch` trajectories in a row
+    are one batch to a weight that couples them.
     """
     p, (N, T) = walk.process, block.edge.shape
     cells = p.states * p.actions
@@ -101,7 +102,7 @@ def score_weights(walk: Walk, block: Block, problem: Problem, signals: Array) ->
     coefficients = None
     for o, psi in enumerate(signals):
         if coefficients is None or problem.weight.uses_advantage:
-            coefficients = problem.weight.coefficients_of_each(log_ratio, block.acting, psi)
+            coefficients = _coefficients(problem, log_ratio, block.acting, psi, batch)
         with np.errstate(invalid="ignore", over="ignore"):
             product = np.where(psi == 0.0, 0.0, coefficients * psi)
         if problem.position is not None:
@@ -110,3 +111,12 @@ def score_weights(walk: Walk, block: Block, problem: Problem, signals: Array) ->
             product = np.where(block.acting, np.cumsum(product[:, ::-1], axis=1)[:, ::-1], 0.0)
         result[o] = np.bincount(where, product.reshape(-1), N * cells).reshape(N, p.states, p.actions)
     return result
+
+
+def _coefficients(problem: Problem, log_ratio: Array, acting: NDArray[np.bool_], psi: Array, batch: int) -> Array:
+    """c_t of every token, (N, T)."""
+    weight = problem.weight
+    if batch == 1 or not weight.family.couples_batch:
+        return np.asarray(weight.coefficients_of_each(log_ratio, acting, psi))
+    rows = [slice(i, i + batch) for i in range(0, len(psi), batch)]
+    return np.concatenate([weight.coefficients(log_ratio[r], acting[r], psi[r]) for r in rows])

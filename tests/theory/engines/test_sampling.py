@@ -9,6 +9,7 @@ import pytest
 from scipy import stats
 
 import theory
+from tests.brute_force_batches import batch_moments, coupled_moments, group_moments
 from tests.instances import Instance, random_instance
 from tests.theory.engines.comparing import ask
 from tests.theory.test_groups import prompts
@@ -91,6 +92,37 @@ def test_sampled_moments_are_the_exact_ones(question):
     off = exact.mean + 0.1 * np.sqrt(exact.variance) * np.sign(exact.mean)
     assert not agrees(sampled, off)
     assert not variance_agrees(sampled, 1.33 * exact.variance)
+
+
+COUPLED = [
+    (theory.group(3), "sum"),
+    (theory.group(3, "leave_one_out", "none"), "token_mean"),
+    ("outcome", theory.reduction("token_mean", batch=3)),
+]
+
+
+@pytest.mark.parametrize(("signal", "reduction"), COUPLED, ids=["group", "group-token_mean", "outcome-token_mean"])
+def test_a_weight_that_couples_its_batch_sees_all_of_it(signal, reduction):
+    """M2PO sets its bounds by the tokens of all trajectories of a draw. False-alarm rate 2e-6 each."""
+    instance, weight = prompts(seed=39, drift=0.5), theory.weight("m2po", budget=0.1, clip=(0.95, 1.05))
+    mean, outer = coupled_moments(*instance, weight, signal, 3, "sum" if reduction == "sum" else "token_mean")
+    m = ask(instance, weight, signal, "auto", reduction=reduction, trajectories=3 * 5000, seed=1)
+    assert m.engine == "sampling"
+    assert agrees(m, mean)
+    assert variance_agrees(m, np.trace(outer) - mean @ mean)
+    # Negative control: each trajectory with the bounds of a batch of its own.
+    if signal == "outcome":
+        alone, _ = batch_moments(*instance, weight, signal, 3)
+    else:
+        alone, _ = group_moments(*instance, weight, signal, reduction=reduction)
+    assert not agrees(m, alone)
+    for engine in ("recursion", "enumeration"):
+        with pytest.raises(
+            ValueError, match=r"depend on all 3 trajectories of a draw.*; engine='sampling' can take it"
+        ):
+            ask(instance, weight, signal, engine, reduction=reduction)
+    # A batch of one is still exact.
+    assert ask(instance, weight, "outcome", "auto", reduction="token_mean").engine == "enumeration"
 
 
 def test_the_standard_error_tells_a_biased_estimator_from_the_truth():
