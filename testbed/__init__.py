@@ -6,6 +6,8 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from testbed.baseline_choice.exact import BaselineErrors, baseline_errors
+    from testbed.baseline_choice.regret import BaselineRegret, RegretSummary, baseline_regrets, regret_table
     from testbed.environments import Environment, environment, environment_cards
     from testbed.per_agent import AgentMoments, agent_gradients, agent_moments, drift_agents, joint_policy
     from testbed.prediction.cells import PredictionCell, prediction_cells
@@ -16,6 +18,12 @@ if TYPE_CHECKING:
 # Public name -> the module that defines it. Lazy (PEP 562), so that `import testbed` costs nothing and the command line
 # answers at once: gymnasium, matplotlib and torch are imported by those who need them.
 _HOME = {
+    "BaselineErrors": "testbed.baseline_choice.exact",
+    "baseline_errors": "testbed.baseline_choice.exact",
+    "BaselineRegret": "testbed.baseline_choice.regret",
+    "RegretSummary": "testbed.baseline_choice.regret",
+    "baseline_regrets": "testbed.baseline_choice.regret",
+    "regret_table": "testbed.baseline_choice.regret",
     "Environment": "testbed.environments",
     "environment": "testbed.environments",
     "environment_cards": "testbed.environments",
@@ -41,15 +49,20 @@ _HOME = {
 
 __all__ = [
     "AgentMoments",
+    "BaselineErrors",
+    "BaselineRegret",
     "BlindSpot",
     "Choice",
     "DiagnosticPrediction",
     "Environment",
     "PredictionCell",
+    "RegretSummary",
     "Sweep",
     "SweepResult",
     "agent_gradients",
     "agent_moments",
+    "baseline_errors",
+    "baseline_regrets",
     "blind_spot",
     "default_sweep",
     "diagnostic_ranking",
@@ -59,6 +72,7 @@ __all__ = [
     "joint_policy",
     "prediction_cells",
     "read_table",
+    "regret_table",
     "run_sweep",
     "summarise",
 ]

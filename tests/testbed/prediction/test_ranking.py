@@ -11,6 +11,7 @@ from scipy import stats
 
 import testbed
 import theory
+from testbed import drift
 from testbed.prediction.correlation import rounded, spearman
 
 SMALL = {"environments": ("parity", "garnet", "keyword"), "drifts": ("noise", "temperature"), "kl": (0.02, 0.1)}
@@ -45,7 +46,7 @@ def test_cells_hold_what_theory_says(cells):
     assert [sum(c.drift == kind for c in cells) for kind in ("noise", "temperature")] == [12, 4]
     cell = next(c for c in cells if (c.environment, c.drift, c.seed) == ("garnet", "noise", 1) and c.kl > 0.05)
     task = testbed.environment("garnet")
-    pair = testbed.drift.at("noise", task.process, task.target, 0.1, seed=1)
+    pair = drift.at("noise", task.process, task.target, 0.1, seed=1)
     m = theory.moments(task.process, pair.target, pair.behaviour, theory.Estimator("token", "outcome"))
     assert (cell.relative_bias, cell.cosine) == (m.relative_bias, m.cosine)
     assert cell.relative_mse == pytest.approx(m.mean_squared_error(64) / (m.gradient @ m.gradient))
@@ -87,6 +88,14 @@ def test_records_are_sorted_within_their_intervals_and_repeatable(cells):
     assert kl.correlation > 0.4
     again = testbed.diagnostic_ranking(cells=cells, resamples=50, by="at_equal_kl")
     assert repr(again) == repr(ranking)
+
+
+def test_nothing_predicts_the_bias_of_an_unbiased_estimator():
+    """Its bias is rounding, which must not be ordered; with the token weight there is something to order."""
+    unbiased = testbed.prediction_cells("sequence", "outcome", **SMALL)
+    ranking = testbed.diagnostic_ranking(cells=unbiased, errors=["relative_bias", "relative_mse"], resamples=5)
+    assert all(math.isnan(r.correlation) for r in ranking if r.error == "relative_bias")
+    assert any(abs(r.correlation) > 0.5 for r in ranking if r.error == "relative_mse")
 
 
 @pytest.mark.parametrize("epsilon", [0.001, 0.1, 0.4])
