@@ -51,7 +51,7 @@ def moments(
         behaviour: mu, the policy that generates the trajectories.
         estimator: weight x signal x score x reduction.
         engine: "recursion", "enumeration", "sampling", or "auto", which takes the cheaper exact engine that can and
-            falls back to sampling; `Moments.engine` says which one answered.
+            falls back to sampling where they would take minutes; `Moments.engine` says which one answered.
         covariance: also keep the (P, P) covariance of one draw (otherwise it is computed when `.covariance` is read).
         trajectories: for sampling, how many to draw.
         seed: for sampling.

@@ -25,6 +25,8 @@ Array = NDArray[np.float64]
 _MOST_OUTCOMES = 64
 # With "auto", enumeration above this many trajectories gives way to sampling.
 _MOST_TRAJECTORIES_AUTO = 2_000_000
+# With "auto", what an exact engine may touch before sampling is taken: about a minute.
+_MOST_COST_AUTO = 4e10
 _BLOCK_ROWS = 50_000
 
 
@@ -105,7 +107,7 @@ def cheapest_engine(asked: Question) -> str:
     enumerable = count <= min(asked.most_trajectories, _MOST_TRAJECTORIES_AUTO)
     by_tree = float(count) * (p.states * p.actions + 20.0 * p.horizon) if enumerable else np.inf
     by_cells = _recursion_cost(asked)
-    if by_tree == by_cells == np.inf or asked.refusal:
+    if min(by_tree, by_cells) > _MOST_COST_AUTO or asked.refusal:
         return "sampling"
     return "recursion" if by_cells < by_tree else "enumeration"
 

@@ -19,6 +19,8 @@ from theory.weights.registry import Factors
 
 Array = NDArray[np.float64]
 
+# Twice this is the log of the largest float64: coefficients are squared.
+_LARGEST_LOG_RATIO = 350.0
 # Numbers held by the largest array of a step (128 MB).
 MOST_NUMBERS = 16_000_000
 
@@ -49,6 +51,10 @@ def refusal(problem: Problem) -> str:
         return f"{weight.label} looks at the sign of a signal that depends on later rewards; {others}"
     if problem.by_outcome and p.has_step_rewards:
         return f"returns that add up over steps are too many to be told apart by the recursion; {others}"
+    used = (problem.behaviour.probabilities > 0.0) & ~p.absorbing[:, None]
+    largest_log_ratio = problem.ratios.log_ratio[used].max(initial=0.0)
+    if largest_log_ratio > _LARGEST_LOG_RATIO:
+        return f"a ratio of exp({largest_log_ratio:.0f}) is beyond what the recursion multiplies in float64; {others}"
     K, P = _levels(problem), problem.target.parameter_count
     vectors = K * p.states * max(P, p.states * p.actions) * (P if problem.outer else 1)
     if K > 1 and (problem.cumulative or problem.outer):

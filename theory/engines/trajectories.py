@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from theory.engines.problem import Problem
+from theory.engines.problem import EngineRefusal, Problem
 from theory.policy import SoftmaxPolicy
 from theory.process import MarkovProcess
 
@@ -103,8 +103,12 @@ def score_weights(walk: Walk, block: Block, problem: Problem, signals: Array, ba
     for o, psi in enumerate(signals):
         if coefficients is None or problem.weight.uses_advantage:
             coefficients = _coefficients(problem, log_ratio, block.acting, psi, batch)
-        with np.errstate(invalid="ignore", over="ignore"):
-            product = np.where(psi == 0.0, 0.0, coefficients * psi)
+        if not np.isfinite(coefficients).all():
+            raise EngineRefusal(
+                f"a coefficient of {problem.weight.label} is beyond float64, its log-ratios reach {log_ratio.max():.0f}"
+                "; expected policies that are closer, or a weight that is bounded"
+            )
+        product = coefficients * psi
         if problem.position is not None:
             product = np.where(np.arange(T) == problem.position, product, 0.0)
         if problem.cumulative:

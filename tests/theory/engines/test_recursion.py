@@ -353,3 +353,33 @@ def test_auto_gives_what_the_chosen_engine_gives():
     for weight in ("minpro", "gspo"):
         auto = ask(instance, weight, "outcome", "auto")
         assert_same(auto, ask(instance, weight, "outcome", auto.engine), relative=0.0)
+
+
+def test_ratios_beyond_float64_are_refused_or_left_to_the_engine_that_works_in_logs():
+    process = theory.MarkovProcess([1.0], np.ones((1, 2, 1)), [[1.0, 0.0]], horizon=2)
+    target, behaviour = theory.SoftmaxPolicy([[0.0, -400.0]]), theory.SoftmaxPolicy([[-400.0, 0.0]])
+    estimator = theory.Estimator("minpro", "outcome")
+    with pytest.raises(ValueError, match="beyond what the recursion multiplies"):
+        theory.moments(process, target, behaviour, estimator, "recursion")
+    # The product of two such ratios is beyond float64, and said to be; a bounded weight is not.
+    with pytest.raises(ValueError, match="coefficient of minpro is beyond float64"):
+        theory.moments(process, target, behaviour, estimator)
+    clipped = theory.Estimator(theory.weight("minpro", clip=(0.8, 1.28)), "outcome")
+    m = theory.moments(process, target, behaviour, clipped)
+    assert m.engine == "enumeration"
+    assert np.isfinite([*m.mean, m.variance]).all()
+    # The control: just inside, the recursion answers.
+    inside = [theory.SoftmaxPolicy(0.4 * policy.logits) for policy in (target, behaviour)]
+    assert theory.moments(process, *inside, estimator, "recursion").engine == "recursion"
+
+
+def test_auto_samples_where_an_exact_answer_would_take_minutes():
+    rng = np.random.default_rng(0)
+    process = theory.MarkovProcess(
+        np.eye(5)[0], rng.dirichlet(np.ones(5), (5, 3)), np.zeros((5, 3)), 2000, np.ones(5), np.arange(5) == 4
+    )
+    target, behaviour = (theory.SoftmaxPolicy(rng.normal(size=(5, 3))) for _ in range(2))
+    # The geometric mean needs one pass per length; the token ratio needs one pass.
+    slow, fast = theory.Estimator("geometric", "outcome"), theory.Estimator("token", "outcome")
+    assert theory.moments(process, target, behaviour, slow, trajectories=100).engine == "sampling"
+    assert theory.moments(process, target, behaviour, fast).engine == "recursion"
