@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from testbed.baseline_choice.exact import BaselineErrors, baseline_errors
     from testbed.baseline_choice.regret import BaselineRegret, RegretSummary, baseline_regrets, regret_table
     from testbed.environments import Environment, environment, environment_cards
+    from testbed.ledger import Claim, Settled, claim, claim_names, verify
     from testbed.per_agent import AgentMoments, agent_gradients, agent_moments, drift_agents, joint_policy
     from testbed.prediction.cells import PredictionCell, prediction_cells
     from testbed.prediction.counterexample import BlindSpot, blind_spot
@@ -27,6 +28,11 @@ _HOME = {
     "Environment": "testbed.environments",
     "environment": "testbed.environments",
     "environment_cards": "testbed.environments",
+    "Claim": "testbed.ledger",
+    "Settled": "testbed.ledger",
+    "claim": "testbed.ledger",
+    "claim_names": "testbed.ledger",
+    "verify": "testbed.ledger",
     "AgentMoments": "testbed.per_agent",
     "agent_gradients": "testbed.per_agent",
     "agent_moments": "testbed.per_agent",
@@ -53,10 +59,12 @@ __all__ = [
     "BaselineRegret",
     "BlindSpot",
     "Choice",
+    "Claim",
     "DiagnosticPrediction",
     "Environment",
     "PredictionCell",
     "RegretSummary",
+    "Settled",
     "Sweep",
     "SweepResult",
     "agent_gradients",
@@ -64,6 +72,8 @@ __all__ = [
     "baseline_errors",
     "baseline_regrets",
     "blind_spot",
+    "claim",
+    "claim_names",
     "default_sweep",
     "diagnostic_ranking",
     "drift_agents",
@@ -75,6 +85,7 @@ __all__ = [
     "regret_table",
     "run_sweep",
     "summarise",
+    "verify",
 ]
 
 

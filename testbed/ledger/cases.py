@@ -1,8 +1,7 @@
-"""The settings in which claims are measured: one reference pair of policies, and a small zoo."""
+"""The settings in which claims are measured: reference pairs of policies, and longer sums."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from functools import cache
 from typing import NamedTuple
 
@@ -37,32 +36,6 @@ def sums(horizon: int, kl: float = 0.01) -> Case:
     environment = testbed.environment("modular_sum", horizon=horizon)
     pair = drift.at("noise", environment.process, environment.target, kl=kl)
     return Case(environment.process, pair.target, pair.behaviour)
-
-
-ZOO: tuple[tuple[str, dict[str, int]], ...] = (
-    ("token_tree", {"depth": 4}),
-    ("parity", {}),
-    ("modular_sum", {}),
-    ("digit_addition", {}),
-    ("keyword", {}),
-    ("brackets", {}),
-    ("chain", {}),
-    ("garnet", {}),
-)
-DRIFTS = ("noise", "staleness", "temperature", "mixture")
-
-
-def zoo(kls: tuple[float, ...] = (0.01, 0.03, 0.1)) -> Iterator[tuple[str, str, float, Case]]:
-    """Environment, kind of drift, KL per token and case, wherever that kind reaches that divergence."""
-    for name, options in ZOO:
-        environment = testbed.environment(name, **options)
-        for kind in DRIFTS:
-            for kl in kls:
-                try:
-                    pair = drift.at(kind, environment.process, environment.target, kl=kl)
-                except drift.UnreachableError:
-                    continue
-                yield name, kind, kl, Case(environment.process, pair.target, pair.behaviour)
 
 
 def stopped(case: Case, tokens: int) -> Case:

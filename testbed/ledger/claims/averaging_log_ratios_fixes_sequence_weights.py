@@ -21,7 +21,7 @@ def _log_normal(mean: float, variance: float) -> dict[str, float]:
     return {
         "mean": math.exp(mean + variance / 2.0),
         "median": math.exp(mean),
-        "ess": math.exp(-variance),
+        "ESS/N": math.exp(-variance),
     }
 
 
@@ -105,10 +105,10 @@ CLAIM = Claim(
         {
             "mean of W, T = 9000": 1.0,
             "median of W, T = 9000": 0.01742237,
-            "ess of W, T = 9000": 0.0003035391,
+            "ESS/N of W, T = 9000": 0.0003035391,
             "mean of W^(1/T), T = 9000": 0.9995502,
             "median of W^(1/T), T = 9000": 0.9995501,
-            "ess of W^(1/T), T = 9000": 0.9999999,
+            "ESS/N of W^(1/T), T = 9000": 0.9999999,
             "relative bias of the sum, T = 8": 0.0,
             "relative bias of the mean, T = 8": 0.09648603,
             "variance of the sum over that of the mean, T = 8": 1.346015,

@@ -37,7 +37,8 @@ def settle() -> Finding:
     )
     one = [abs(value - 1.0) < cases.ZERO for name, value in numbers.items() if "E[W" in name and "T = 1," not in name]
     because = (
-        f"for T > 1 the weight does not average to one: {numbers['E[W^(1/T)], T = 4, KL 0.1']:.4f} at T = 4, KL 0.1"
+        f"{sum(one)} of {len(one)} averages at T > 1 are one, as those of every density ratio are: "
+        f"{numbers['E[W^(1/T)], T = 4, KL 0.1']:.4f} at T = 4, KL 0.1"
     )
     return Finding("holds" if all(one) else "fails", because, numbers, searches)
 

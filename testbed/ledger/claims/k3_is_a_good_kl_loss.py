@@ -60,7 +60,7 @@ def settle() -> Finding:
     because = (
         "unbiased as a value; as a loss its gradient is "
         + ("exactly that of KL(ref||pi), not of KL(pi||ref)" if other else "that of neither KL")
-        + f"; {' and '.join(k for k in KINDS if exact[k])} gives that of KL(pi||ref), and k1 none at all"
+        + f"; {' and '.join(k for k in KINDS if exact[k]) or 'none'} gives that of KL(pi||ref)"
     )
     columns = ("estimator", "place", "data", "value / KL", *AGAINST.values())
     caption = "Value over KL, and relative error of the expected gradient against three gradients"

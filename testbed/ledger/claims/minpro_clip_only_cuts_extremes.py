@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from bisect import bisect_left
+from collections.abc import Callable
 from itertools import pairwise
 from typing import Any
 
@@ -18,6 +20,15 @@ LENGTHS, SDS = (10, 100, 1000, 8000), (0.03, 0.1, 0.3)
 SAMPLED_SEQUENCES, SAMPLED_LENGTH = 4000, 100
 
 
+def _sum_of_powers(below: float, count: int) -> float:
+    """q + q^2 + ... + q^count with q = 1 - below, without losing the digits of a small `below`."""
+    if below == 0.0:
+        return float(count)
+    if below == 1.0:
+        return 0.0
+    return (1.0 - below) * -math.expm1(count * math.log1p(-below)) / below
+
+
 def share_at_floor(tokens: int, sd: float) -> float:
     """Average over t < T of P(m_t rho_t < FLOOR), log rho i.i.d. normal with mean -sd^2/2, so that E[rho] = 1.
 
@@ -28,15 +39,10 @@ def share_at_floor(tokens: int, sd: float) -> float:
     mean = -(sd**2) / 2.0
 
     def held(x: float) -> float:
-        q = norm.sf(math.log(FLOOR) - (mean + sd * x), mean, sd)
-        later = tokens - 1 if q == 1.0 else q * (1.0 - q ** (tokens - 1)) / (1.0 - q)
-        return norm.pdf(x) * (tokens - 1 - later)
+        below = float(norm.cdf(math.log(FLOOR) - (mean + sd * x), mean, sd))
+        return float(norm.pdf(x)) * (tokens - 1 - _sum_of_powers(below, tokens - 1))
 
-    # q is a step from 0 to 1 where the own ratio reaches the floor by itself.
-    edge = (math.log(FLOOR) - mean) / sd
-    pieces = sorted({-10.0, max(edge, -10.0), 0.0, min(edge + 6.0, 10.0), 10.0})
-    total = sum(quad(held, a, b, limit=200)[0] for a, b in pairwise(pieces))
-    return (total + float(norm.cdf(math.log(FLOOR), mean, sd))) / tokens
+    return (_integral(held, sd) + float(norm.cdf(math.log(FLOOR), mean, sd))) / tokens
 
 
 def share_at_ceiling(tokens: int, sd: float) -> float:
@@ -44,11 +50,22 @@ def share_at_ceiling(tokens: int, sd: float) -> float:
     mean = -(sd**2) / 2.0
 
     def held(x: float) -> float:
-        q = norm.sf(math.log(CEILING) - (mean + sd * x), mean, sd)
-        return norm.pdf(x) * q * (1.0 - q ** (tokens - 1)) / (1.0 - q)
+        below = float(norm.cdf(math.log(CEILING) - (mean + sd * x), mean, sd))
+        return float(norm.pdf(x)) * _sum_of_powers(below, tokens - 1)
 
-    total = quad(held, -10.0, 10.0, limit=200)[0]
-    return (total + float(norm.sf(math.log(CEILING), mean, sd))) / tokens
+    return (_integral(held, sd) + float(norm.sf(math.log(CEILING), mean, sd))) / tokens
+
+
+def _integral(held: Callable[[float], float], sd: float) -> float:
+    """Over ten standard deviations; in pieces, since `held` is nearly a step."""
+    edge = (math.log(FLOOR) + sd**2 / 2.0) / sd
+    pieces = sorted({-10.0, max(edge, -10.0), 0.0, min(edge + 6.0, 10.0), 10.0})
+    return float(sum(quad(held, a, b, limit=200)[0] for a, b in pairwise(pieces)))
+
+
+def _shortest(share: float, sd: float) -> int:
+    """The least length at which this share of the tokens is on the floor: more earlier tokens can only lower m_t."""
+    return bisect_left(range(1, 1000), share, key=lambda tokens: share_at_floor(tokens, sd)) + 1
 
 
 def settle() -> Finding:
@@ -66,6 +83,10 @@ def settle() -> Finding:
     error = float(share.std(ddof=1)) / math.sqrt(SAMPLED_SEQUENCES)
     numbers["share on the floor, T = 100, sd 0.1 (sampled)"] = Sampled(float(share.mean()), error)
 
+    numbers |= {
+        f"shortest T with {share:.0%} of the tokens on the floor, sd 0.1": float(_shortest(share, 0.1))
+        for share in (0.05, 0.5)
+    }
     rows: list[tuple[Any, ...]] = [(f"{sd:g}", *(floor[tokens, sd] for tokens in LENGTHS)) for sd in SDS]
     rare = [value < 0.05 for value in floor.values()]
     verdict = over_cells(rare)
@@ -103,6 +124,8 @@ CLAIM = Claim(
             "share on the floor, T = 8000, sd 0.3": 0.9967873,
             "share on the ceiling, T = 100, sd 0.1": 0.0005509004,
             "share on the floor, T = 100, sd 0.1 (sampled)": 0.4932405,
+            "shortest T with 5% of the tokens on the floor, sd 0.1": 3.0,
+            "shortest T with 50% of the tokens on the floor, sd 0.1": 105.0,
         },
     ),
 )

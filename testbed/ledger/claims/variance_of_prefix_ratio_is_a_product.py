@@ -50,7 +50,10 @@ def settle() -> Finding:
         for name in settings
     }  # fmt: skip
     verdict = over_cells(equal.values())
-    because = "on independence: exact where token ratios are independent, else the variance can lie on either side"
+    because = (
+        f"on independence: exact with {' and '.join(k for k, v in equal.items() if v) or 'neither'}; for dependent "
+        f"tokens it lies on {'either side' if all(s.found for s in searches) else 'one side'}"
+    )
     return Finding(verdict, because, numbers, searches)
 
 
