@@ -6,7 +6,7 @@ from itertools import product
 
 import numpy as np
 
-from testbed.environments.options import whole_number
+from testbed.environments.options import fitting, whole_number
 from testbed.environments.registry import EnvironmentCard, Parts, register
 from testbed.environments.tables import deterministic_table
 from theory import MarkovProcess, SoftmaxPolicy
@@ -37,6 +37,7 @@ def digit_addition(*, digits: int = 2, base: int = 3) -> Parts:
     probability p everywhere is rewarded with probability (1 - c_n) p^(n+1) + c_n p^(n+2).
     """
     n, b = whole_number("digits", digits, least=1), whole_number("base", base, least=2)
+    fitting(f"digits={n} and base={b}", b ** (2 * n) + 2 * sum(b ** (2 * k) for k in range(n)) + 3)
     columns = list(product(range(b), repeat=2))
     waiting = [(rest, 0) for rest in product(columns, repeat=n)]
     waiting += [(rest, carry) for k in reversed(range(n)) for rest in product(columns, repeat=k) for carry in (0, 1)]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from testbed.environments.options import whole_number
+from testbed.environments.options import fitting, whole_number
 from testbed.environments.policies import leaning_policy
 from testbed.environments.registry import EnvironmentCard, Parts, register
 from testbed.environments.tables import point_mass
@@ -33,6 +33,7 @@ def garnet(
     """
     S, A = whole_number("states", states, least=1), whole_number("actions", actions, least=1)
     b = whole_number("branching", branching, least=1, most=S)
+    fitting(f"states={S} and actions={A}", S, most=2_000)  # a dense table of S^2 A numbers
     rng = np.random.default_rng(whole_number("seed", seed, least=0))
     transition = np.zeros((S, A, S))
     for s, a in np.ndindex(S, A):

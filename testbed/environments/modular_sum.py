@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from testbed.environments.options import whole_number
+from testbed.environments.options import fitting, whole_number
 from testbed.environments.policies import leaning_policy
 from testbed.environments.registry import EnvironmentCard, Parts, register
 from testbed.environments.tables import deterministic_table, point_mass
@@ -27,6 +27,7 @@ def modular_sum(*, modulus: int = 5, tokens: int = 3, horizon: int = 8) -> Parts
     P(sum = 0 mod m) = 1/m sum over k < m of phi(k)^T,  phi(k) = sum over a of p(a) exp(2 pi i k a / m).
     """
     m, A = whole_number("modulus", modulus, least=2), whole_number("tokens", tokens, least=2)
+    fitting(f"modulus={m}", m)
     successor = (np.arange(m)[:, None] + np.arange(A)) % m
     process = MarkovProcess(
         initial=point_mass(m),

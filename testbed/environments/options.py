@@ -19,6 +19,17 @@ def whole_number(name: str, value: Any, least: int, most: int | None = None) -> 
     return number
 
 
+# With a million states one array per step and action is a few hundred megabytes.
+MOST_STATES = 1_000_000
+
+
+def fitting(options: str, states: int, most: int = MOST_STATES) -> None:
+    """Raise if the process would have more states than fit: before anything of that size is made."""
+    if states > most:
+        size = f"{states}" if states < 10**12 else f"over {10**12:.0e}"
+        raise ValueError(f"{options} make a process of {size} states; expected at most {most}")
+
+
 def number_between(name: str, value: Any, low: float, high: float) -> float:
     """Return `value` as a float if it lies strictly between low and high."""
     if isinstance(value, bool) or not isinstance(value, Real) or not low < float(value) < high:

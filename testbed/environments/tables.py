@@ -38,7 +38,9 @@ def deterministic_table(successor: ArrayLike) -> Any:
 
 def point_mass(S: int, state: int = 0) -> NDArray[np.float64]:
     """The start distribution (S,) that is certain of one state."""
-    return np.eye(S)[state]
+    certain = np.zeros(S)
+    certain[state] = 1.0
+    return certain
 
 
 def trajectory_count(process: MarkovProcess) -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from testbed.environments.options import whole_number
+from testbed.environments.options import fitting, whole_number
 from testbed.environments.policies import leaning_policy
 from testbed.environments.registry import EnvironmentCard, Parts, register
 from testbed.environments.tables import deterministic_table, point_mass
@@ -30,6 +30,7 @@ def token_tree(*, depth: int = 5, vocabulary: int = 3, seed: int = 0) -> Parts:
     Reference: J = sum over leaves of reward times that product; the share of rewarded leaves if pi is uniform.
     """
     T, V = whole_number("depth", depth, least=1), whole_number("vocabulary", vocabulary, least=2)
+    fitting(f"depth={T} and vocabulary={V}", (V ** (T + 1) - 1) // (V - 1))
     rng = np.random.default_rng(whole_number("seed", seed, least=0))
     leaves = V**T
     inner = (leaves - 1) // (V - 1)

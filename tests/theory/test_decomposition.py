@@ -132,6 +132,30 @@ def test_each_term_is_what_a_plain_loop_over_trajectories_says():
     assert _relative(d["truncation"] - (steps[3] - steps[2]), process, target) > 1e-3
 
 
+def test_a_weight_with_a_suffix_is_centred_by_the_value_of_the_target():
+    """What follows is corrected to pi, so the leak is measured against V of pi: with V of mu the terms are others."""
+    process, target, behaviour = random_instance(S=3, A=2, T=3, drift=1.5)
+    d = theory.decompose(
+        process, target, behaviour, theory.Estimator(theory.weight("truncated", level="sequence"), "outcome")
+    )
+
+    def leak(policy):
+        v = theory.values(process, policy).state_value[:-1]
+        centred = process.discount ** np.arange(3)[:, None] * v
+        total = np.zeros(target.parameter_count)
+        for tau in brute_force.trajectories(process, behaviour):
+            c = min(math.exp(sum(brute_force.log_ratios(tau, target, behaviour))), 2.0)
+            plain = brute_force.signals(process, target, behaviour, "outcome", tau)
+            of_state = brute_force.signals(process, target, behaviour, "reward_to_go", tau, centred)
+            for t in range(tau.length):
+                z = target.score[tau.states[t], tau.actions[t]]
+                total += tau.probability * c * (plain[t] - of_state[t]) * z
+        return total
+
+    assert _relative(d["baseline_leak"] - leak(target), process, target) < 1e-12
+    assert _relative(d["baseline_leak"] - leak(behaviour), process, target) > 1e-3
+
+
 def test_each_cause_is_absent_where_its_reason_is():
     process, target, behaviour = random_instance(S=3, A=2, T=3, drift=1.5)
 

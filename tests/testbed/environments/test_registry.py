@@ -149,3 +149,25 @@ def test_importing_testbed_is_cheap_and_names_load_when_used():
     subprocess.run([sys.executable, "-W", "error", "-c", code], check=True)
     with pytest.raises(AttributeError, match="no attribute 'enviroment'"):
         _ = testbed.enviroment
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("token_tree", {"depth": 30}),
+        ("digit_addition", {"base": 100}),
+        ("garnet", {"states": 20_000}),
+        ("modular_sum", {"modulus": 10**9}),
+    ],
+)
+def test_a_process_that_would_not_fit_is_refused_before_it_is_made(name, options):
+    (option, value), = options.items()  # fmt: skip
+    with pytest.raises(ValueError, match=f"{option}={value}.* expected at most"):
+        testbed.environment(name, **options)
+    assert testbed.environment("token_tree", depth=9).process.states == 29_524
+
+
+def test_gymnasium_finds_an_environment_by_the_name_of_its_module():
+    code = "import gymnasium; print(gymnasium.make('testbed.environments:offpolicy/Parity-v0').spec.id)"
+    found = subprocess.run([sys.executable, "-W", "error", "-c", code], capture_output=True, text=True, check=True)
+    assert found.stdout.strip() == "offpolicy/Parity-v0"
