@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import tomllib
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, fields, replace
@@ -79,8 +80,10 @@ class Sweep:
         object.__setattr__(self, "trajectories", _whole("trajectories", self.trajectories, least=1))
         _at("engine", lambda engine: checks.known_name("engine", engine, theory.ENGINES), self.engine)
         _at("per", lambda per: checks.known_name("count of the divergence", per, ("token", "sequence")), self.per)
-        if not isinstance(self.name, str) or not self.name or not set(self.name) <= _NAME:
-            raise ValueError(f"name is {self.name!r}; expected letters, digits, '-', '_' and '.', for a folder")
+        if not isinstance(self.name, str) or not _NAME.fullmatch(self.name):
+            raise ValueError(
+                f"name is {self.name!r}; expected letters, digits, '-', '_' and '.', for a folder, and no '.' at the start"
+            )
         for axis in (*_CHECKS, "kl", "seeds", "trajectories"):
             _all_different(axis, getattr(self, axis))
 
@@ -128,7 +131,8 @@ class Sweep:
         )
 
 
-_NAME = set("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_.")
+# A name that starts with a dot would be a hidden folder or, as "..", lead out of the folder of results.
+_NAME = re.compile(r"[a-zA-Z0-9_-][a-zA-Z0-9_.-]*")
 
 
 def default_sweep() -> Sweep:

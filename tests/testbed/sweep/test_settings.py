@@ -113,6 +113,10 @@ def test_choices_pickle_and_hash_by_content():
         ({"weights": ["token", "none", "token"]}, ["weights[2]", "repeats weights[0]"]),
         ({"weights": [{"clip": [0.8, 1.2]}]}, ["weights[0]", "expected a name"]),
         ({"name": "a/b"}, ["name", "'a/b'"]),
+        ({"name": ".."}, ["name", "'..'", "no '.' at the start"]),
+        ({"name": "."}, ["name", "'.'"]),
+        ({"name": ".hidden"}, ["name", "'.hidden'"]),
+        ({"name": "line\n"}, ["name", "'line\\n'"]),
     ],
 )  # fmt: skip
 def test_mistakes_are_one_sentence_with_the_key_of_the_file(change, words, tmp_path):
