@@ -17,18 +17,24 @@ __all__ = ["FIGURES", "draw_all"]
 def draw_all(results_folder: str | Path, out_folder: str | Path) -> list[Path]:
     """Draw every figure from the results of a sweep; returns what was written.
 
-    A figure that a table has no data for (a sweep of other things) is left out, with a sentence on standard error.
+    A figure that a table has no data for (a sweep of other things) is left out, and one that fails does not touch the
+    others; each of the two is a sentence on standard error.
 
     Raises:
         ValueError: the folder holds no table.
     """
     from figures.data import NothingToDrawError
+    from testbed.sweep import read_table
 
     results, out = Path(results_folder), Path(out_folder)
+    read_table(results)  # without a table there is one sentence, not one per figure
     paths: list[Path] = []
     for name in FIGURES:
         try:
             paths += importlib.import_module(f"figures.{name}").draw(results, out)
         except NothingToDrawError as reason:
             print(f"figures: {name} is left out: {reason}", file=sys.stderr)
+        except Exception as problem:  # whatever it is, it is this figure's alone
+            sentence = " ".join(f"{type(problem).__name__}: {problem}".split())
+            print(f"figures: {name} failed: {sentence}", file=sys.stderr)
     return paths

@@ -32,7 +32,7 @@ def draw(results: Path | None, out: Path) -> list[Path]:
     Raises:
         ValueError: there is no table, or nothing in it to draw.
     """
-    table = _comparable(table_of(results))
+    table = _comparable(_drifted(table_of(results)))
     rows = medians(table)
     with style.subplots(1, len({row["signal"] for row in rows}), (9.6, 4.3), sharey=True) as (figure, axes):
         _plot(axes[0], rows)
@@ -70,6 +70,14 @@ def medians(table: Table) -> list[Row]:
     if not rows:
         raise NothingToDrawError("no cell of the table has a finite relative bias")
     return rows
+
+
+def _drifted(table: Table) -> Table:
+    """The cells with a place on a logarithmic axis of divergences: those at KL = 0 have none."""
+    drifted = table["kl_target"] > 0.0
+    if not drifted.any():
+        raise NothingToDrawError("no cell of the table has a divergence above zero, and its axis is logarithmic")
+    return only(table, drifted)
 
 
 def _comparable(table: Table) -> Table:

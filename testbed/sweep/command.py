@@ -1,4 +1,4 @@
-"""`testbed sweep`: run, show progress, print the summary, draw the figures, name the files."""
+"""`testbed sweep`: run, show progress, print the summary, name the files, draw the figures."""
 
 from __future__ import annotations
 
@@ -32,13 +32,15 @@ def sweep_command(
         _say(f"interrupted; what is finished is in {folder / FILE}, and the same command goes on from there")
         return 130
     summary = summarise(read_table(folder), per=settings.per)
-    figures = drawn(folder, folder / "figures")
-    if as_json:
-        print(json.dumps(_data(result, figures) | {"summary": as_data(summary)}, indent=2))
-    else:
+    if not as_json:
         print_summary(summary)
         sys.stdout.flush()
-    _report(result, figures)
+    # The numbers are said before anything is drawn, so that no figure stands between a user and them.
+    _report(result)
+    figures = drawn(folder, folder / "figures")
+    _report_figures(figures)
+    if as_json:
+        print(json.dumps(_data(result, figures) | {"summary": as_data(summary)}, indent=2))
     return 1 if result.failures else 0
 
 
@@ -89,19 +91,22 @@ def _data(result: SweepResult, figures: list[Path]) -> dict[str, object]:
     }
 
 
-def _report(result: SweepResult, figures: list[Path]) -> None:
+def _report(result: SweepResult) -> None:
     again = f", {result.reused} of them from earlier runs" if result.reused else ""
     _say(f"{_count(result.tasks)} in {result.seconds:.1f} s{again}")
     _say(f"wrote {', '.join(path.name for path in result.files)} in {result.folder}")
-    if figures:
-        names = dict.fromkeys(path.stem for path in figures if path.suffix == ".png")
-        _say(f"drew {', '.join(names)} (images and their data, {len(figures)} files) in {figures[0].parent}")
     for failure in result.failures[:SHOWN_FAILURES]:
         _say(f"failed: {failure.label}: {failure.error}")
     if result.failures:
         _say(
             f"{_count(len(result.failures))} failed, see {result.folder / 'failures.csv'}; the same command tries again"
         )
+
+
+def _report_figures(figures: list[Path]) -> None:
+    if figures:
+        names = dict.fromkeys(path.stem for path in figures if path.suffix == ".png")
+        _say(f"drew {', '.join(names)} (images and their data, {len(figures)} files) in {figures[0].parent}")
 
 
 def _count(tasks: int) -> str:

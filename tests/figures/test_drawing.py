@@ -83,6 +83,17 @@ def test_a_figure_without_data_is_left_out(results, tmp_path, monkeypatch, capsy
     assert capsys.readouterr().err.count("is left out: no cell of the table") == 2
 
 
+@pytest.mark.usefixtures("small")
+def test_a_figure_that_fails_does_not_touch_the_others(results, tmp_path, monkeypatch, capsys):
+    def broken(results, out):
+        raise RuntimeError("on\npurpose")
+
+    monkeypatch.setattr(mse_by_batch, "draw", broken)
+    drawn = {p.stem for p in figures.draw_all(results, tmp_path)}
+    assert drawn == set(figures.FIGURES) - {"mse_by_batch"}
+    assert capsys.readouterr().err == "figures: mse_by_batch failed: RuntimeError: on purpose\n"
+
+
 def test_importing_is_light():
     heavy = "import sys, figures; print(sorted({'matplotlib', 'numpy', 'testbed', 'theory'} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", heavy], capture_output=True, text=True, check=True)

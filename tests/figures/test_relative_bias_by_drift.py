@@ -1,8 +1,12 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from figures import relative_bias_by_drift as figure
 from figures.data import NothingToDrawError, labels, signal_titles
+from testbed.sweep import run_sweep
+from tests.figures.conftest import SWEEP, Inline
 from tests.figures.exact import moments
 
 ENVIRONMENTS = (("parity", {"horizon": 3}), ("token_tree", {"depth": 3}))
@@ -77,3 +81,12 @@ def test_titles_and_labels():
     table |= {"score": np.array(["own", "cumulative"]), "environment_options": np.array(["", "base=2"])}
     assert signal_titles(table).tolist() == ["x", "x, score cumulative"]
     assert labels(table, "environment", "environment_options").tolist() == ["e", "e(base=2)"]
+
+
+def test_a_divergence_of_zero_has_no_place_on_a_logarithmic_axis(tmp_path, read):
+    sweep = replace(SWEEP, drifts=("noise",), kl=(0.0, 0.1), signals=("outcome",))
+    run_sweep(sweep, tmp_path / "both", executor=Inline())
+    assert {row["kl"] for row in read(figure.draw(tmp_path / "both", tmp_path)[-1])} == {"0.1"}
+    run_sweep(replace(sweep, kl=(0.0,)), tmp_path / "zero", executor=Inline())
+    with pytest.raises(NothingToDrawError, match="divergence above zero"):
+        figure.draw(tmp_path / "zero", tmp_path)

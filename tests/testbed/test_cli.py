@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import time
@@ -79,6 +80,36 @@ def test_help_fits_a_screen(arguments, run, monkeypatch):
     assert max(map(len, lines)) <= 80
 
 
+def test_without_a_command_there_is_the_help_and_nothing_more(run):
+    status, out, err = run()
+    assert (status, err) == (2, "")
+    assert out.strip() == run("--help")[1].strip()
+
+
+@pytest.mark.skipif(not hasattr(os, "posix_spawn"), reason="the system has no broken pipes")
+@pytest.mark.parametrize("buffered", ["", "1"])
+def test_a_reader_that_leaves_is_not_a_failure_of_tasks(buffered):
+    """Found while printing (no buffer) or at the last flush."""
+    read, write = os.pipe()
+    os.close(read)
+    command = [sys.executable, "-m", "testbed", "list"]
+    environment = {**os.environ, "PYTHONUNBUFFERED": buffered}
+    done = subprocess.run(command, stdout=write, stderr=subprocess.PIPE, text=True, timeout=60, env=environment)
+    os.close(write)
+    assert (done.returncode, done.stderr) == (141, "")
+
+
+def test_too_little_memory_is_one_sentence(run, monkeypatch):
+    def greedy(*arguments, **options):
+        raise MemoryError("Unable to allocate 7.28 TiB")
+
+    monkeypatch.setattr("testbed.listing.print_list", greedy)
+    status, out, err = run("list")
+    assert (status, out, len(err.splitlines())) == (2, "", 1)
+    assert "not enough memory" in err
+    assert "7.28 TiB" in err
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
@@ -137,6 +168,18 @@ def test_sweep_prints_a_summary_and_names_its_files(run, tiny, tmp_path):
     assert data["summary"]["unbiased"] == {"target_advantage": ["sequence"], "outcome": ["sequence"]}
     assert all(Path(name).is_file() for name in data["files"])
     assert any(name.endswith("table.csv") for name in data["files"])
+
+
+def test_the_summary_comes_before_the_figures(run, tiny, tmp_path):
+    """And at a divergence of zero alone, where one of them has nothing to show, both come."""
+    tiny.write_text(tiny.read_text().replace("kl = [0.05, 0.2]", "kl = [0.0]"))
+    status, out, err = run("sweep", tiny, "--out", tmp_path / "out", "--workers", "1")
+    assert status == 0
+    assert "Exact in every cell" in out
+    said = [line.split()[0] for line in err.splitlines()]
+    assert said[1:] == ["wrote", "figures:", "drew"], err
+    assert "relative_bias_by_drift is left out" in err
+    assert "mse_by_batch" in err.splitlines()[-1]
 
 
 def test_seeds_and_quick_change_the_sweep(run, tiny, tmp_path):
