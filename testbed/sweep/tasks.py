@@ -91,13 +91,23 @@ def pairs(sweep: Sweep) -> Iterator[Pair]:
 
 
 def cells(sweep: Sweep) -> list[Cell]:
-    """Every cell, in the order of the table."""
+    """Every cell, in the order of the table.
+
+    Raises:
+        ValueError: there is none.
+    """
     inner = list(product(sweep.signals, sweep.weights, sweep.scores, sweep.reductions))
-    return [
+    everything = [
         Cell(pair, weight, signal, score.name, reduction, sweep.trajectories, sweep.engine)
         for pair in pairs(sweep)
         for signal, weight, score, reduction in inner
     ]
+    if not everything:
+        raise ValueError(
+            f"the sweep has no task: no environment here brings a behaviour policy of its own, which drift "
+            f"{building.GIVEN!r} needs"
+        )
+    return everything
 
 
 def batches(todo: list[Cell]) -> list[list[Cell]]:

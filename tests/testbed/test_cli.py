@@ -142,6 +142,15 @@ def test_wrong_settings_name_the_key_and_the_nearest(run, tiny, tmp_path):
     assert all(word in err for word in ["tiny.toml", "weights[1]", "'sequense'", "'sequence'"])
 
 
+def test_a_sweep_without_a_task_is_refused(run, tiny, tmp_path):
+    text = tiny.read_text().replace(', "two_token_counterexample"', "").replace('"noise", ', "")
+    tiny.write_text(text)
+    status, out, err = run("sweep", tiny, "--out", tmp_path / "out")
+    assert (status, out, len(err.splitlines())) == (2, "", 1)
+    assert "no environment here brings a behaviour policy of its own, which drift 'given' needs" in err
+    assert not (tmp_path / "out").exists()
+
+
 def test_a_folder_that_cannot_be_made_is_one_sentence(run, tiny):
     status, _, err = run("sweep", tiny, "--out", tiny / "inside-a-file")
     assert status == 2
