@@ -22,6 +22,9 @@ from testbed.sweep.token_weights import UNKNOWN, Tokens, token_weights, tokens_o
 # Beyond this many moves (a few hundredths of a second) the total variation of trajectories is left NaN.
 TOTAL_VARIATION_MOVES = 500_000
 
+SAMPLED_TRAJECTORIES = 100_000
+"""Trajectories of a cell whose moments are sampled."""
+
 
 class Outcome(NamedTuple):
     """What became of one task."""
@@ -85,8 +88,9 @@ def cell_values(cell: Cell) -> dict[str, Any]:
         return row
     estimator = theory.Estimator(weight=weight, signal=signal, score=cell.score, reduction=reduction)  # type: ignore[arg-type]
     m = theory.moments(
-        prepared.process, prepared.target, prepared.behaviour, estimator, engine=cell.engine, missing_support="allow"
-    )
+        prepared.process, prepared.target, prepared.behaviour, estimator, engine=cell.engine, missing_support="allow",
+        trajectories=SAMPLED_TRAJECTORIES,
+    )  # fmt: skip
     return {**row, **moment_values(m, cell.trajectories), **_weight_values(prepared.tokens, weight, signal)}
 
 
@@ -106,6 +110,7 @@ def moment_values(m: theory.Moments, trajectories: tuple[int, ...]) -> dict[str,
         "variance": float(m.variance),
         # A variance of zero can come out as -1e-18.
         "relative_standard_deviation": max(float(m.variance), 0.0) ** 0.5 / scale,
+        "trajectories_per_draw": m.trajectories_per_draw,
         "standard_error": error,
         "lost_mass": m.lost_mass,
         **{mse_column(n): _relative_error(m, n, scale) for n in trajectories},

@@ -10,6 +10,7 @@ from typing import Any
 from rich.console import Console
 from rich.text import Text
 
+from testbed.sweep.computing import SAMPLED_TRAJECTORIES
 from testbed.sweep.summary import EXACT, Block, Summary
 
 WIDTH = 100
@@ -22,13 +23,14 @@ LONGEST = 34
 def print_summary(summary: Summary) -> None:
     """Print to standard output: what was measured, one table per signal, and what to take from them."""
     console = Console(width=WIDTH, highlight=False, soft_wrap=True)
-    if not summary.kl:
-        console.print("There is nothing to summarise: no cell with a divergence asked for is finished.")
+    if not summary.levels:
+        console.print("There is nothing to summarise: no cell is finished.")
         return
     text: list[str | Text] = [*_heading(summary), ""]
     for block in summary.blocks:
         text += [*_table(block, summary), ""]
-    text += [*_exact(summary), "", *_nearest(summary)]
+    exact = _exact(summary)
+    text += [*exact, *([""] if exact else []), *_nearest(summary)]
     for line in text:
         console.print(line, markup=False)
 
@@ -36,7 +38,14 @@ def print_summary(summary: Summary) -> None:
 def as_data(summary: Summary) -> dict[str, Any]:
     """The summary for `--json`: NaN becomes null, because JSON has no NaN."""
     blocks = [{**asdict(block), "rows": [_finite(asdict(row)) for row in block.rows]} for block in summary.blocks]
-    return {**asdict(summary), "blocks": blocks, "unbiased": summary.unbiased, "least_error": summary.least_error}
+    numbers = _finite(asdict(summary))
+    return {
+        **numbers,
+        "levels": summary.levels,
+        "blocks": blocks,
+        "unbiased": summary.unbiased,
+        "least_error": summary.least_error,
+    }
 
 
 def number(value: float) -> str:
@@ -62,21 +71,44 @@ def _heading(summary: Summary) -> list[str]:
     unreachable = f" ({summary.unreachable} out of reach of their drift)" if summary.unreachable else ""
     text = (
         f"{summary.cells} cells{unreachable}: {len(summary.environments)} environments "
-        f"({', '.join(summary.environments)}) under {', '.join(summary.drifts)} drift. Columns are exact divergences "
-        f"KL(mu || pi) in nats per {summary.per}; numbers are medians over environments, kinds of drift and seeds; 0 "
-        "is exact, to rounding. Relative bias is |E[g_hat] - g| / |g|. Relative standard deviation is of one "
-        "trajectory, sqrt(trace of the covariance) / |g|; for n of them divide by sqrt(n)."
+        f"({', '.join(summary.environments)}) under {', '.join(summary.drifts)} drift. {_columns(summary)}; numbers "
+        f"are medians over environments, kinds of drift and seeds{_exactness(summary)}. Relative bias is "
+        "|E[g_hat] - g| / |g|. Relative standard deviation is per trajectory, sqrt(k trace of the covariance) / |g| "
+        "where one draw takes k trajectories (a group, a batch; otherwise k = 1); for n of them divide by sqrt(n)."
     )
+    if len(set(summary.cells_by_level)) > 1:
+        behind = (f"{n} at {level}" for n, level in zip(summary.cells_by_level, summary.levels, strict=True))
+        text += f" Cells behind the columns: {', '.join(behind)}."
     return textwrap.wrap(text, WIDTH)
+
+
+def _columns(summary: Summary) -> str:
+    given = "the policies that an environment brings" if summary.given else ""
+    if not summary.kl:
+        return f"The column is of {given}"
+    return f"Columns are exact divergences KL(mu || pi) in nats per {summary.per}" + (
+        f", 'given' is of {given}" if given else ""
+    )
+
+
+def _exactness(summary: Summary) -> str:
+    if not summary.sampled:
+        return "; 0 is exact, to rounding"
+    every = summary.sampled == sum(summary.cells_by_level)
+    which = "all" if every else f"those of {summary.sampled} cells"
+    return (
+        f"; {which} are sampled with {SAMPLED_TRAJECTORIES:,} trajectories per cell, at a relative standard error of "
+        f"the mean of {number(summary.relative_standard_error)} (median)"
+    ) + ("" if every else "; 0 in the others is exact, to rounding")
 
 
 def _table(block: Block, summary: Summary) -> list[Text]:
     names = [_shortened(row.weight) for row in block.rows]
     beside = len(block.title) <= LONGEST
     first = max(map(len, [*names, block.title if beside else ""]))
-    group = NUMBER * len(summary.kl)
-    bias, deviation = ("relative bias", "relative std. dev.") if len(summary.kl) > 2 else ("bias", "std.dev.")
-    kl = "".join(f"{x:>{NUMBER}g}" for x in summary.kl)
+    group = NUMBER * len(summary.levels)
+    bias, deviation = ("relative bias", "relative std. dev.") if len(summary.levels) > 2 else ("bias", "std.dev.")
+    kl = "".join(f"{level:>{NUMBER}}" for level in summary.levels)
     lines = [] if beside else [Text(block.title, style="bold")]
     lines += [
         Text.assemble(
@@ -87,7 +119,8 @@ def _table(block: Block, summary: Summary) -> list[Text]:
     for name, row in zip(names, block.rows, strict=True):
         line = Text(f"{name:<{first}}")
         for value in row.relative_bias:
-            line.append(f"{number(value):>{NUMBER}}", style="bold green" if abs(value) < EXACT else "bold")
+            exact = abs(value) < EXACT and not row.sampled
+            line.append(f"{number(value):>{NUMBER}}", style="bold green" if exact else "bold")
         line.append("  " + "".join(f"{number(value):>{NUMBER}}" for value in row.relative_standard_deviation))
         lines.append(line)
     return lines
@@ -99,6 +132,9 @@ def _shortened(weight: str) -> str:
 
 def _exact(summary: Summary) -> list[str]:
     exact = summary.unbiased
+    judged = (row for block in summary.blocks for row in block.rows if not row.sampled)
+    if all(math.isnan(row.worst_relative_bias) for row in judged):
+        return []
     if not exact:
         return ["Nothing is exact in every cell (relative bias below 1e-9)."]
     return ["Exact in every cell (relative bias below 1e-9):"] + [
@@ -111,7 +147,7 @@ def _nearest(summary: Summary) -> list[str]:
     title = f"Nearest to the truth with {summary.trajectories} trajectories (least mean squared error), by KL:"
     lines = []
     for signal, weights in summary.least_error.items():
-        winners = [f"{weight} at {kl:g}" for kl, weight in zip(summary.kl, weights, strict=True)]
+        winners = [f"{weight or '-'} at {level}" for level, weight in zip(summary.levels, weights, strict=True)]
         lines += _indented(f"{signal}: {', '.join(winners)}")
     return [title, *lines]
 

@@ -24,11 +24,13 @@ def table(rows):
         "environment": "e",
         "environment_options": "",
         "drift": "noise",
+        "engine": "recursion",
     }
     return {
         **{name: np.array([value] * n) for name, value in same.items()},
         "weight": weight, "kl_target": kl, "status": status, "relative_bias": bias,
         "relative_standard_deviation": 2 * bias, "relative_mse_at_1": bias, "relative_mse_at_16": bias**2,
+        "trajectories_per_draw": np.ones(n), "standard_error": np.zeros(n), "gradient_norm": np.ones(n),
     }  # fmt: skip
 
 
@@ -85,3 +87,73 @@ def test_the_main_findings_can_be_read(tmp_path, capsys):
     assert prefix.split()[1:3] == ["0", "0"]
     text = json.dumps(as_data(summary), allow_nan=False)
     assert json.loads(text)["unbiased"] == summary.unbiased
+
+
+def printed(capsys, summary):
+    print_summary(summary)
+    return " ".join(capsys.readouterr().out.split())
+
+
+def test_where_nothing_is_reached_nothing_wins(capsys):
+    summary = summarise(table([(w, 0.1, "unreachable", math.nan) for w in ("token", "prefix")]))
+    assert summary.least_error == {"outcome": [None]}
+    assert json.loads(json.dumps(as_data(summary), allow_nan=False))["least_error"] == {"outcome": [None]}
+    text = printed(capsys, summary)
+    assert "outcome: - at 0.1" in text
+    assert "exact in every cell" not in text
+    # The control: with numbers, the sentence is there.
+    assert "Nothing is exact in every cell" in printed(capsys, summarise(table([("token", 0.1, "ok", 1.0)])))
+
+
+def test_standard_deviations_are_per_trajectory(tmp_path):
+    """Two independent trajectories in a batch have half the variance; per trajectory it is the same."""
+    sweep = Sweep(
+        environments=["parity"], drifts=["noise"], kl=[0.1], weights=["token"], signals=["outcome"],
+        reductions=["sum", {"name": "token_mean", "batch": 2}, {"name": "token_mean", "batch": 1}],
+    )  # fmt: skip
+    run_sweep(sweep, tmp_path, executor=Inline())
+    data = read_table(tmp_path)
+    assert data["trajectories_per_draw"].tolist() == [1, 2, 1]
+    draw = data["relative_standard_deviation"]
+    found = [block.rows[0].relative_standard_deviation[0] for block in summarise(data).blocks]
+    assert found == pytest.approx([draw[0], draw[1] * 2**0.5, draw[2]], rel=1e-12)
+    # Every episode of parity has the same length: the mean over a batch's tokens is the mean of two means.
+    assert found[1] == pytest.approx(found[2], rel=1e-8)
+
+
+def test_sampled_numbers_are_not_called_exact(capsys):
+    data = table([("token", 0.1, "ok", 1e-12), ("prefix", 0.1, "ok", 1e-12)])
+    assert "0 is exact, to rounding" in printed(capsys, summarise(data))
+    data |= {"engine": np.array(["sampling", "recursion"]), "standard_error": np.array([0.5, 0.0])}
+    text = printed(capsys, summarise(data))
+    assert "those of 1 cells are sampled with 100,000 trajectories per cell" in text
+    assert "error of the mean of 0.500 (median)" in text
+    assert summarise(data).unbiased == {"outcome": ["prefix"]}
+    data["engine"][:] = "sampling"
+    text = printed(capsys, summarise(data))
+    assert "all are sampled" in text
+    assert "0 is exact" not in text
+    assert "exact in every cell" not in text.lower()
+
+
+def test_cells_behind_each_divergence_are_counted(capsys):
+    rows = [("token", 0.1, "ok", 1.0), ("token", 0.1, "ok", 1.0), ("token", 0.3, "ok", 1.0)]
+    text = printed(capsys, summarise(table([*rows, ("token", 0.3, "unreachable", math.nan)])))
+    assert "Cells behind the columns: 2 at 0.1, 1 at 0.3." in text
+    assert "Cells behind" not in printed(capsys, summarise(table(rows[1:])))
+
+
+def test_policies_that_an_environment_brings_have_a_column(tmp_path, capsys):
+    sweep = Sweep(
+        environments=["two_token_counterexample"], drifts=["given"], weights=["token", "sequence"], signals=["outcome"]
+    )
+    run_sweep(sweep, tmp_path, executor=Inline())
+    data = read_table(tmp_path)
+    summary = summarise(data)
+    assert summary.levels == ("given",)
+    [block] = summary.blocks
+    assert [row.relative_bias for row in block.rows] == [(bias,) for bias in data["relative_bias"]]
+    text = printed(capsys, summary)
+    assert "KL given given" in text
+    assert "sequence at given" in text or "token at given" in text
+    json.dumps(as_data(summary), allow_nan=False)
