@@ -111,12 +111,19 @@ def main() -> None:
     """Console entry: every mistake of the user becomes one sentence on standard error and exit status 2."""
     try:
         status = app(standalone_mode=False)
+        sys.stdout.flush()
     except KeyboardInterrupt:
         status = _say("interrupted", 130)
     except BrokenPipeError:
-        # The reader of a pipe left. Python would complain once more while flushing at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        status = 1
+        status = _reader_left()
+    except SystemExit as leaving:
+        # The parser itself turns a broken pipe into status 1, which here means that tasks failed.
+        if not isinstance(leaving.__context__, BrokenPipeError):
+            raise
+        status = _reader_left()
+    except MemoryError as error:
+        # NumPy says how much it wanted, Python nothing.
+        status = _say("not enough memory for what was asked" + (f": {error}" if str(error) else ""), 2)
     except ValueError as error:
         status = _say(str(error), 2)
     except OSError as error:
@@ -124,8 +131,15 @@ def main() -> None:
     except Exception as error:
         if not hasattr(error, "format_message"):
             raise
-        status = _say(_usage(error), 2)
+        # Without a command the help has been printed already, and there is nothing to say about it.
+        status = 2 if type(error).__name__ == "NoArgsIsHelpError" else _say(_usage(error), 2)
     sys.exit(status if isinstance(status, int) else 0)
+
+
+def _reader_left() -> int:
+    # Python would complain once more while flushing at exit.
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return 141  # 128 + SIGPIPE, as of any program that ends so
 
 
 def _say(sentence: str, status: int) -> int:
