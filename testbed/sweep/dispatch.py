@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Executor, Future, wait
 
 from testbed.sweep.computing import Outcome, compute
-from testbed.sweep.pool import local_executor
+from testbed.sweep.pool import check_start, local_executor
 from testbed.sweep.tasks import Cell, batches
 
 Take = Callable[[Sequence[Outcome]], None]
@@ -20,14 +20,21 @@ def dispatch(todo: list[Cell], take: Take, executor: Executor | None, workers: i
     """Compute every cell and hand its outcome to `take`.
 
     With an executor of the user's, everything is submitted at once and it may order the batches as it likes. Without
-    one, local processes do the work; if one of them dies, the cells that were in its hands are computed again one by
-    one, so that the deadly one is found and the others are not lost.
+    one, a single worker is this process, and several are local processes; if one of them dies, the cells that were in
+    its hands are computed again one by one, so that the deadly one is found and the others are not lost.
+
+    Raises:
+        RuntimeError: the executor broke, or local processes cannot start at all.
     """
     queue = deque(batches(todo))
     if executor is not None:
         suspects = _drain(executor, queue, take, window=len(queue))
         if suspects or queue:
             raise RuntimeError("the executor broke before every task was done; what was done is kept, start again")
+        return
+    if workers == 1:
+        while queue:
+            take(compute(queue.popleft()))
         return
     while queue:
         with local_executor(min(workers, len(queue))) as pool:
@@ -66,6 +73,8 @@ def _one_by_one(cells: list[Cell], take: Take) -> None:
     queue = deque(cells)
     while queue:
         with local_executor(1) as pool:
+            # A process that cannot even start says nothing about the cell.
+            check_start(pool)
             try:
                 while queue:
                     outcomes = pool.submit(compute, [queue[0]]).result()

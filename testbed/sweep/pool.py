@@ -7,7 +7,7 @@ import os
 import signal
 import threading
 from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import BrokenExecutor, Executor, ProcessPoolExecutor
 from contextlib import contextmanager
 
 THREADS = ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS", "VECLIB_MAXIMUM_THREADS")
@@ -41,6 +41,25 @@ def local_executor(workers: int) -> Iterator[ProcessPoolExecutor]:
                 os.environ.pop(name, None)
             else:
                 os.environ[name] = value
+
+
+def check_start(executor: Executor) -> None:
+    """Raise unless a process of the executor gets as far as its first task.
+
+    Raises:
+        RuntimeError: it does not; the sentence says what a script needs.
+    """
+    try:
+        executor.submit(_nothing).result()
+    except BrokenExecutor:
+        raise RuntimeError(
+            "local processes end before their first task: each of them imports the script that starts them, so it must "
+            'be a file that calls this under `if __name__ == "__main__":`; one worker needs neither'
+        ) from None
+
+
+def _nothing() -> None:
+    """The task of a process that has only to start."""
 
 
 def _start() -> None:

@@ -68,12 +68,13 @@ def run_sweep(
         folder: where results are written. It is made where it does not exist.
         executor: any `concurrent.futures.Executor`; local processes by default. A script that uses the default needs
             the usual `if __name__ == "__main__":`, because each process imports it.
-        workers: number of local processes; by default one per core.
+        workers: number of local processes; by default one per core. One is this process itself, which a task that runs
+            out of memory then takes with it.
         progress: called as tasks finish.
 
     Raises:
         ValueError: a number of workers below 1, or another run is writing to the folder.
-        RuntimeError: the given executor broke; what was finished is kept.
+        RuntimeError: the given executor broke, and what was finished is kept; or local processes cannot start.
     """
     if workers is not None and (isinstance(workers, bool) or int(workers) != workers or workers < 1):
         raise ValueError(f"workers is {workers!r}; expected a whole number of processes >= 1")

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
@@ -158,6 +160,39 @@ def test_a_worker_that_dies_takes_only_its_own_task(tmp_path, monkeypatch):
     assert len(result.failures) == len(deadly) == 2
     assert all("died" in failure.error for failure in result.failures)
     assert len(read_table(tmp_path)["weight"]) == CELLS_OF_TINY - 2
+
+
+SCRIPT = """
+import sys, testbed
+sweep = testbed.Sweep(environments=["two_token_counterexample"], drifts=["noise"], kl=[0.05, 0.1], weights=["token"],
+                      signals=["outcome"])
+testbed.run_sweep(sweep, sys.argv[1], workers=int(sys.argv[2]))
+"""
+
+
+def test_a_script_without_a_guard_runs_with_one_worker_and_is_told_with_more(tmp_path):
+    script = tmp_path / "script.py"
+    script.write_text(SCRIPT)
+
+    def run(workers):
+        command = [sys.executable, str(script), str(tmp_path / "out"), str(workers)]
+        return subprocess.run(command, capture_output=True, text=True, timeout=120)
+
+    many = run(2)
+    assert many.returncode == 1
+    assert 'if __name__ == "__main__":' in many.stderr.splitlines()[-1]
+    assert not list((tmp_path / "out").glob("*.csv"))
+    assert run(1).returncode == 0
+    assert len(read_table(tmp_path / "out")["weight"]) == 2
+
+
+def test_one_worker_is_this_process(reference, tmp_path, monkeypatch):
+    def none(workers):
+        raise AssertionError("there is no need of processes")
+
+    monkeypatch.setattr("testbed.sweep.dispatch.local_executor", none)
+    assert run_sweep(TINY, tmp_path, workers=1).failures == ()
+    assert contents(tmp_path) == contents(reference)
 
 
 def test_an_executor_that_breaks_keeps_what_was_done(reference, tmp_path):
