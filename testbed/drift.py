@@ -198,7 +198,7 @@ def _checked(
 ) -> _Kind:
     known = _KINDS[checks.known_name("kind of drift", kind, _KINDS)]
     for option in options:
-        checks.known_name(f"option of {kind} drift", option, known.options)
+        checks.known_name("option", option, known.options, of=f"drift {kind!r}")
     check_policy(process, policy, "the")
     return known
 

@@ -15,14 +15,22 @@ from numpy.typing import NDArray
 TOLERANCE = 1e-8
 
 
-def known_name(kind: str, name: object, known: Iterable[str]) -> str:
-    """Return `name` if it is one of `known`; otherwise raise ValueError naming the nearest known one."""
+# Below this similarity of spelling a name is no misspelt one: difflib's ratio of "gspo" and "minpro" is 0.4.
+SIMILAR = 0.4
+
+
+def known_name(kind: str, name: object, known: Iterable[str], *, of: str = "") -> str:
+    """Return `name` if it is one of `known`; otherwise raise ValueError naming the nearest known one, if one is near.
+
+    `of` says whose name it is: "unknown option 'clp' of weight 'minpro'".
+    """
     names = sorted(known)
     if isinstance(name, str) and name in names:
         return name
-    nearest = difflib.get_close_matches(str(name).lower(), names, n=1, cutoff=0.0)
+    nearest = difflib.get_close_matches(str(name).lower(), names, n=1, cutoff=SIMILAR)
     hint = f"; the nearest known name is {nearest[0]!r}" if nearest else ""
-    raise ValueError(f"unknown {kind} {name!r}{hint} (known: {', '.join(names)})")
+    whose = f" of {of}" if of else ""
+    raise ValueError(f"unknown {kind} {name!r}{whose}{hint} (known: {', '.join(names)})")
 
 
 def numbers(name: str, value: Any) -> NDArray[np.float64]:

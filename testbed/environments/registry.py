@@ -130,7 +130,7 @@ def environment(name: str, **options: Any) -> Environment:
     """
     card, build = BUILDERS[checks.known_name("environment", name, BUILDERS)]
     for option in options:
-        checks.known_name(f"option of environment {name!r}", option, card.options)
+        checks.known_name("option", option, card.options, of=f"environment {name!r}")
     merged = {**card.options, **options}
     return Environment(name, MappingProxyType(merged), *build(**merged))
 

@@ -31,7 +31,7 @@ def frozen_lake(*, slippery: bool = True, map_name: str = "4x4", horizon: int = 
     Reference: with all the time it wants, the best policy of the slippery 4x4 map reaches the goal with probability
     14/17 = 0.823529; without slipping it takes 6 steps. With no step rewards, a horizon below 6 pays nothing.
     """
-    name = checks.known_name("map_name of environment 'frozen_lake'", map_name, MAPS)
+    name = checks.known_name("map_name", map_name, MAPS, of="environment 'frozen_lake'")
     env = FrozenLakeEnv(map_name=name, is_slippery=flag("slippery", slippery))
     return _with_policy(from_gymnasium(env, horizon=whole_number("horizon", horizon, least=1)))
 

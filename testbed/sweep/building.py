@@ -83,7 +83,7 @@ _COIN = (
 def _known_options(kind: str, choice: Choice, function: Any, leave_out: Iterable[str] = ()) -> dict[str, Any]:
     known = [name for name in inspect.signature(function).parameters if name not in leave_out]
     for option in choice.options:
-        checks.known_name(f"option of {kind} {choice.name!r}", option, known)
+        checks.known_name("option", option, known, of=f"{kind} {choice.name!r}")
     return dict(choice.options)
 
 

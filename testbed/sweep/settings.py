@@ -82,7 +82,7 @@ class Sweep:
         _at("per", lambda per: checks.known_name("count of the divergence", per, ("token", "sequence")), self.per)
         if not isinstance(self.name, str) or not _NAME.fullmatch(self.name):
             raise ValueError(
-                f"name is {self.name!r}; expected letters, digits, '-', '_' and '.', for a folder, and no '.' at the start"
+                f"name is {self.name!r}; expected letters, digits, '-', '_' and '.', for a folder, no '.' at the start"
             )
         for axis in (*_CHECKS, "kl", "seeds", "trajectories"):
             _all_different(axis, getattr(self, axis))

@@ -247,7 +247,7 @@ def test_refuses_in_the_users_words():
     process, policy, _ = random_instance(0)
     refused = [
         (lambda: drift.at("nose", process, policy), "unknown kind of drift 'nose'; the nearest known name is 'noise'"),
-        (lambda: drift.at("noise", process, policy, sead=1), "unknown option of noise drift 'sead'; .* 'seed'"),
+        (lambda: drift.at("noise", process, policy, sead=1), "unknown option 'sead' of drift 'noise'; .* 'seed'"),
         (lambda: drift.at("noise", process, policy, 0.1, per="word"), "unknown per 'word'"),
         (lambda: drift.at("noise", process, policy, -0.1), "kl is -0.1; expected a finite number of nats"),
         (lambda: drift.at("noise", process, policy, float("nan")), "kl is nan; expected"),

@@ -299,7 +299,7 @@ def weight(name: str | Weight, **options: Any) -> Weight:
     for option in options:
         if not family.options:
             raise ValueError(f"weight {name!r} has no options; got {option!r}")
-        checks.known_name(f"option of weight {name!r}", option, family.options)
+        checks.known_name("option", option, family.options, of=f"weight {name!r}")
     merged = {k: _plain(v) for k, v in {**family.options, **options}.items()}
     if family.check is not None:
         family.check(**merged)

@@ -26,7 +26,7 @@ def test_make_passes_options_on():
     env = gymnasium.make("offpolicy/Chain-v0", states=6, horizon=3)
     assert env.observation_space.n == 6
     assert env.unwrapped.process.horizon == 3
-    with pytest.raises(ValueError, match="unknown option of environment 'chain'"):
+    with pytest.raises(ValueError, match="unknown option 'length' of environment 'chain'"):
         gymnasium.make("offpolicy/Chain-v0", length=6)
 
 

@@ -91,7 +91,7 @@ def test_pickle_keeps_everything(name):
 def test_unknown_names_and_options_are_answered_with_the_nearest():
     with pytest.raises(ValueError, match=r"unknown environment 'frozenlake'; the nearest known name is 'frozen_lake'"):
         testbed.environment("frozenlake")
-    with pytest.raises(ValueError, match=r"unknown option of environment 'chain' 'state'; the nearest .* 'states'"):
+    with pytest.raises(ValueError, match=r"unknown option 'state' of environment 'chain'; the nearest .* 'states'"):
         testbed.environment("chain", state=3)
 
 

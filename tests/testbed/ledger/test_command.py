@@ -122,5 +122,5 @@ def test_processes_and_this_one_agree_and_progress_is_told():
     assert seen == [(1, 2), (2, 2)]
     assert [s.finding.numbers for s in there] == [s.finding.numbers for s in here]
     assert settle(QUICK).deviations == ()
-    with pytest.raises(ValueError, match="nearest known name"):
+    with pytest.raises(ValueError, match="unknown claim 'gspo'"):
         verify(["gspo"])

@@ -40,9 +40,16 @@ def test_an_unknown_name_gets_the_nearest(name, nearest):
 )
 def test_an_unknown_option_gets_the_nearest(name, option, nearest):
     with pytest.raises(
-        ValueError, match=f"option of weight '{name}' '{option}'; the nearest known name is '{nearest}'"
+        ValueError, match=f"unknown option '{option}' of weight '{name}'; the nearest known name is '{nearest}'"
     ):
         theory.weight(name, **{option: 1.0})
+
+
+def test_an_unrelated_name_gets_the_known_ones_only():
+    with pytest.raises(ValueError, match="unknown weight 'xyz'") as caught:
+        theory.weight("xyz")
+    assert "nearest" not in str(caught.value)
+    assert "known: cispo, " in str(caught.value)
 
 
 def test_an_option_where_there_are_none():
@@ -280,7 +287,7 @@ def test_a_weight_of_ones_own_is_a_function_and_a_card(registry):
         np.testing.assert_allclose(m.mean, token.mean, rtol=1e-12, atol=1e-14)
     d = theory.decompose(*instance, theory.Estimator("tempered", "outcome"))
     assert np.abs(d["truncation"]).max() > 1e-3
-    with pytest.raises(ValueError, match="unknown option of weight 'tempered' 'powr'"):
+    with pytest.raises(ValueError, match="unknown option 'powr' of weight 'tempered'"):
         theory.weight("tempered", powr=2.0)
 
 
