@@ -78,7 +78,7 @@ def _heading(summary: Summary) -> list[str]:
     )
     if len(set(summary.cells_by_level)) > 1:
         behind = (f"{n} at {level}" for n, level in zip(summary.cells_by_level, summary.levels, strict=True))
-        text += f" Cells behind the columns: {', '.join(behind)}."
+        text += f" Cells behind the columns, all rows together: {', '.join(behind)}."
     return textwrap.wrap(text, WIDTH)
 
 

@@ -139,7 +139,7 @@ def test_sampled_numbers_are_not_called_exact(capsys):
 def test_cells_behind_each_divergence_are_counted(capsys):
     rows = [("token", 0.1, "ok", 1.0), ("token", 0.1, "ok", 1.0), ("token", 0.3, "ok", 1.0)]
     text = printed(capsys, summarise(table([*rows, ("token", 0.3, "unreachable", math.nan)])))
-    assert "Cells behind the columns: 2 at 0.1, 1 at 0.3." in text
+    assert "Cells behind the columns, all rows together: 2 at 0.1, 1 at 0.3." in text
     assert "Cells behind" not in printed(capsys, summarise(table(rows[1:])))
 
 
