@@ -20,7 +20,7 @@ from testbed import drift
 from theory import checks
 from theory.engines import enumeration
 from theory.engines.problem import Problem, checked_ratios
-from theory.engines.trajectories import Block, Walk, token_signals
+from theory.engines.trajectories import Block, Walk, coefficients, token_signals
 from theory.signals import is_group, resolve
 
 Array = NDArray[np.float64]
@@ -191,15 +191,14 @@ def _score_weights(walk: Walk, block: Block, problem: Problem, mover: Agents, co
     p, N = problem.process, block.edge.shape[0]
     cells = p.states * p.actions
     psi = token_signals(walk, block, problem)[0]
-    log_ratio = np.where(block.acting, problem.ratios.log_ratio[walk.state, walk.action][block.edge], 0.0)
     where = (np.arange(N)[:, None] * cells + (walk.state * p.actions + walk.action)[block.edge]).reshape(-1)
     who = mover[walk.state[block.edge]]
     result = np.empty((count, N, p.states, p.actions))
     for i in range(count):
         own = block.acting & (who == i)
         seen = own if ratios == "own" else block.acting
-        coefficients = problem.weight.coefficients_of_each(log_ratio, seen, psi)
-        product = np.where(own & (psi != 0.0), coefficients * psi, 0.0)
+        c = coefficients(walk, block._replace(acting=seen), problem, psi)
+        product = np.where(own & (psi != 0.0), c * psi, 0.0)
         result[i] = np.bincount(where, product.reshape(-1), N * cells).reshape(N, p.states, p.actions)
     return result
 

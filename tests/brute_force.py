@@ -93,10 +93,59 @@ def signals(process, target, behaviour, name, trajectory, baseline=0.0):
     return [discount**t * float(table[t, s, a]) for t, s, a in steps]
 
 
+@lru_cache(maxsize=32)
+def beside(process, target, behaviour):
+    """An old policy and a table of lags, for the weights that need them: arguments of `theory.moments`."""
+    t, s = np.mgrid[: process.horizon, : process.states]
+    old = theory.SoftmaxPolicy(0.6 * target.log_probabilities + 0.4 * behaviour.log_probabilities)
+    return {"old": old, "lag": (t + 2 * s) % 3 + 1.0}
+
+
+@lru_cache(maxsize=64)
+def _occupancy(process, policy):
+    """P(s_t = s), a dictionary by (t, s), over all trajectories."""
+    total = {}
+    for trajectory in trajectories(process, policy):
+        for t, s in enumerate(trajectory.states):
+            total[t, s] = total.get((t, s), 0.0) + trajectory.probability
+    return total
+
+
+def given(process, target, behaviour, name, trajectory):
+    """What a weight may need beside ratios, by its name in `theory.NEEDS`, along a trajectory."""
+    pi, mu = target.probabilities, behaviour.probabilities
+    others = beside(process, target, behaviour)
+    result = []
+    for t, (s, a) in enumerate(zip(trajectory.states, trajectory.actions, strict=False)):
+        if name == "log_probability":
+            value = np.log(pi[s, a])
+        elif name == "total_variation":
+            value = 0.5 * sum(abs(pi[s, b] - mu[s, b]) for b in range(process.actions))
+        elif name == "kl":
+            value = sum(mu[s, b] * np.log(mu[s, b] / pi[s, b]) for b in range(process.actions) if mu[s, b] > 0.0)
+        elif name == "old_log_ratio":
+            value = np.log(others["old"].probabilities[s, a] / mu[s, a])
+        elif name == "lag":
+            value = others["lag"][t, s]
+        elif name == "state_ratio":
+            value = _occupancy(process, target)[t, s] / _occupancy(process, behaviour)[t, s]
+        else:
+            raise NotImplementedError(name)
+        result.append(float(value))
+    return result
+
+
+def coefficients(process, target, behaviour, weight, psi, trajectory):
+    """c_t along a trajectory that is a batch of its own."""
+    weight = theory.weight(weight)
+    needed = {name: given(process, target, behaviour, name, trajectory) for name in weight.needs}
+    return twins.coefficients(weight, log_ratios(trajectory, target, behaviour), psi, needed)
+
+
 def estimate(process, target, behaviour, weight, signal, trajectory, score="own", reduction="sum", baseline=0.0):
     """g_hat of one trajectory, shape (P,)."""
     psi = signals(process, target, behaviour, signal, trajectory, baseline)
-    c = twins.coefficients(theory.weight(weight), log_ratios(trajectory, target, behaviour), psi)
+    c = coefficients(process, target, behaviour, weight, psi, trajectory)
     total, so_far = np.zeros(target.parameter_count), np.zeros(target.parameter_count)
     for t, (s, a) in enumerate(zip(trajectory.states, trajectory.actions, strict=False)):
         z = target.score[s, a]
@@ -124,7 +173,7 @@ def leak(process, target, behaviour, weight, signal, baseline):
     total = np.zeros(target.parameter_count)
     for trajectory in trajectories(process, behaviour):
         psi = signals(process, target, behaviour, signal, trajectory)
-        c = twins.coefficients(theory.weight(weight), log_ratios(trajectory, target, behaviour), psi)
+        c = coefficients(process, target, behaviour, weight, psi, trajectory)
         for t, (s, a) in enumerate(zip(trajectory.states, trajectory.actions, strict=False)):
             total += trajectory.probability * c[t] * float(baseline[s]) * target.score[s, a]
     return total

@@ -19,10 +19,12 @@ from theory.process import MarkovProcess
 from theory.signals import Signal, SignalCard, signal, signal_cards
 from theory.value_functions import Values, values
 from theory.variance_split import GroupVariance, group_variance
+from theory.weights.needs import NEEDS
 from theory.weights.registry import Card, Factors, Parts, Weight, register, weight, weight_cards
 
 __all__ = [
     "ENGINES",
+    "NEEDS",
     "BaselineLeak",
     "Card",
     "Decomposition",

@@ -78,6 +78,8 @@ def decompose(
     *,
     order: Sequence[str] = ORDER,
     missing_support: str = "raise",
+    old: SoftmaxPolicy | None = None,
+    lag: Any = None,
 ) -> Decomposition:
     """The bias of an estimator as named (P,) vectors that sum to it.
 
@@ -98,7 +100,8 @@ def decompose(
     first three, the baseline leak after the continuation, and the reduction after the leak.
 
     With missing_support="allow" mu need not act wherever pi does. A term "support" then comes before all others: what
-    the truth loses with the trajectories that mu cannot give, whose true weights nothing can put back.
+    the truth loses with the trajectories that mu cannot give, whose true weights nothing can put back. `old` and `lag`
+    are as in `theory.moments`.
 
     Raises:
         ValueError: as `theory.moments`; an order that is not possible; engine "sampling", which has no exact terms.
@@ -107,7 +110,7 @@ def decompose(
     checks.known_name("engine", engine, [name for name in ENGINES if name != "sampling"])
     checks.known_name("missing_support", missing_support, ("raise", "allow"))
     allow = missing_support == "allow"
-    table = checked_ratios(process, target, behaviour, allow)
+    table = checked_ratios(process, target, behaviour, allow, old, lag)
     end = Question(process, target, behaviour, table, estimator, enumeration.MOST_TRAJECTORIES)
     steps = [replace(end, estimator=_hybrid(estimator, order[:i])) for i in range(len(order) + 1)]
     if allow:

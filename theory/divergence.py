@@ -106,8 +106,8 @@ def divergences(
     with np.errstate(over="ignore"):
         chi_square = float(np.expm1(renyi))
     sequence = SequenceDivergences(
-        kl_behaviour_target=_total(visits, _statewise_kl(behaviour, target)),
-        kl_target_behaviour=_total(_visits(process, target), _statewise_kl(target, behaviour)),
+        kl_behaviour_target=_total(visits, statewise_kl(behaviour, target)),
+        kl_target_behaviour=_total(_visits(process, target), statewise_kl(target, behaviour)),
         total_variation=_sequence_total_variation(process, target, behaviour, moves),
         chi_square=chi_square,
         renyi=renyi,
@@ -130,7 +130,7 @@ def kl_behaviour_target(
     """
     check_policy(process, target, "target")
     check_policy(process, behaviour, "behaviour")
-    visits, statewise = _visits(process, behaviour), _statewise_kl(behaviour, target)
+    visits, statewise = _visits(process, behaviour), statewise_kl(behaviour, target)
     if checks.known_name("per", per, ("token", "sequence")) == "token":
         return _average(visits, statewise)
     return _total(visits, statewise)
@@ -157,8 +157,8 @@ def renyi_divergence(process: MarkovProcess, target: SoftmaxPolicy, behaviour: S
     check_policy(process, behaviour, "behaviour")
     order = checks.non_negative("order", order)
     if order == 1.0:
-        return _total(_visits(process, target), _statewise_kl(target, behaviour))
-    log_ratio, lost = ratios(target, behaviour)
+        return _total(_visits(process, target), statewise_kl(target, behaviour))
+    log_ratio, lost = ratios(target, behaviour)[:2]
     log_mu = np.where(behaviour.probabilities > 0.0, behaviour.log_probabilities, -np.inf)
     log_power = np.where(np.isneginf(log_ratio), -np.inf, order * np.where(np.isneginf(log_ratio), 0.0, log_ratio))
     log_weight = np.where(lost, np.inf if order > 1.0 else -np.inf, log_mu + log_power)
@@ -189,8 +189,8 @@ def _token_divergences(visits: Array, target: SoftmaxPolicy, behaviour: SoftmaxP
     total_variation = 0.5 * np.abs(target.probabilities - behaviour.probabilities).sum(axis=1)
     chi_square = _average(visits, _statewise_chi_square(target, behaviour))
     return TokenDivergences(
-        kl_behaviour_target=_average(visits, _statewise_kl(behaviour, target)),
-        kl_target_behaviour=_average(visits, _statewise_kl(target, behaviour)),
+        kl_behaviour_target=_average(visits, statewise_kl(behaviour, target)),
+        kl_target_behaviour=_average(visits, statewise_kl(target, behaviour)),
         total_variation=_average(visits, total_variation),
         maximum_total_variation=float(total_variation[visits > 0.0].max(initial=0.0)) if visits.any() else np.nan,
         chi_square=chi_square,
@@ -199,14 +199,14 @@ def _token_divergences(visits: Array, target: SoftmaxPolicy, behaviour: SoftmaxP
     )
 
 
-def _statewise_kl(first: SoftmaxPolicy, second: SoftmaxPolicy) -> Array:
+def statewise_kl(first: SoftmaxPolicy, second: SoftmaxPolicy) -> Array:
     """KL(first(.|s) || second(.|s)), (S,), in nats.
 
     Summed as p (e^l - 1 - l) + the mass that p misses, with l = log q - log p: no term is negative, so that
     divergences far below the float spacing of one are still right.
     """
     p, q = first.probabilities, second.probabilities
-    l, lost = ratios(second, first)  # noqa: E741
+    l, lost = ratios(second, first)[:2]  # noqa: E741
     near = np.clip(l, -1.0, 1.0)
     term = np.where(np.abs(l) < 1.0, p * (np.expm1(near) - near), q - p - p * l)
     return np.asarray((term + np.where(lost, q, 0.0)).sum(axis=1))
@@ -215,7 +215,7 @@ def _statewise_kl(first: SoftmaxPolicy, second: SoftmaxPolicy) -> Array:
 def _statewise_chi_square(target: SoftmaxPolicy, behaviour: SoftmaxPolicy) -> Array:
     """Sum over a of mu(a|s) (rho - 1)^2, (S,); inf where support is lost."""
     pi, mu = target.probabilities, behaviour.probabilities
-    log_ratio, lost = ratios(target, behaviour)
+    log_ratio, lost = ratios(target, behaviour)[:2]
     near = np.clip(log_ratio, -1.0, 1.0)
     with np.errstate(over="ignore"):
         far = (pi - mu) * np.expm1(log_ratio)

@@ -27,31 +27,31 @@ class Reduction:
     """How the tokens of a trajectory, and the trajectories of a batch, are brought together.
 
     Raises:
-        ValueError: an unknown name, or a batch that is not a positive whole number or has no use for the name.
+        ValueError: an unknown name, or a batch that is not a positive whole number.
     """
 
     name: str
     batch: int = 1
-    """token_mean: trajectories that share one token count. With a group signal it is the group's size."""
+    """Trajectories that are reduced together: token_mean divides by the tokens of all of them, the others by their
+    number. With a group signal it is the group's size."""
 
     def __post_init__(self) -> None:
         """Check that the two go together."""
         checks.known_name("reduction", self.name, REDUCTIONS)
         object.__setattr__(self, "batch", checks.whole_number("batch", self.batch, 1, "trajectories"))
-        if self.batch != 1 and self.name != "token_mean":
-            raise ValueError(f"batch={self.batch} goes with reduction 'token_mean'; got {self.name!r}")
 
 
 def reduction(name: str | Reduction, *, batch: int | None = None) -> Reduction:
     """A reduction by its name: "sum", "length_mean" (1/L), "constant" (1/T), or "token_mean" of a batch.
 
     `token_mean` divides the sum over a batch by the tokens of the whole batch; with `batch=1`, the default, it is
-    `length_mean`. With it, `theory.moments` gives the moments of one batch's estimator. A reduction that is already
-    made is returned as it is.
+    `length_mean`. The others average over the batch what they make of each trajectory; for them it matters only where
+    the weight couples the trajectories of a batch (`Card.couples_batch`). With a batch, `theory.moments` gives the
+    moments of one batch's estimator. A reduction that is already made is returned as it is.
 
     Raises:
-        ValueError: an unknown name; a batch that is not a positive whole number, has no use for the name, or is given
-            beside a reduction that is already made.
+        ValueError: an unknown name; a batch that is not a positive whole number or is given beside a reduction that is
+            already made.
     """
     if isinstance(name, Reduction):
         if batch is not None:
@@ -91,13 +91,14 @@ class Estimator:
             object.__setattr__(self, "signal", signal(self.signal))
         checks.known_name("score", self.score, SCORES)
         chosen = reduction(self.reduction)
-        if isinstance(self.signal, GroupSignal) and chosen.name == "token_mean":
+        if isinstance(self.signal, GroupSignal):
             if chosen.batch not in (1, self.signal.size):
                 raise ValueError(
-                    f"reduction is token_mean(batch={chosen.batch}) and the signal a group of {self.signal.size}; "
-                    f"expected batch={self.signal.size}, or reduction='token_mean', whose batch is then the group"
+                    f"reduction is {chosen.name}(batch={chosen.batch}) and the signal a group of {self.signal.size}; "
+                    f"expected batch={self.signal.size}, or reduction={chosen.name!r}, whose batch is then the group"
                 )
-            chosen = replace(chosen, batch=self.signal.size)
+            if chosen.name == "token_mean":
+                chosen = replace(chosen, batch=self.signal.size)
         object.__setattr__(self, "reduction", chosen)
 
     @property
@@ -105,12 +106,12 @@ class Estimator:
         """The four choices, leaving out `own` and `sum`."""
         parts = [self.weight.label, self.signal.label]
         parts += [] if self.score == "own" else [f"{self.score} score"]
-        if self.reduction.name != "sum":
+        if self.reduction != Reduction("sum"):
             batch = f"(batch={self.reduction.batch})" if self.reduction.batch > 1 else ""
             parts.append(self.reduction.name + batch)
         return " x ".join(parts)
 
     @property
     def trajectories_per_draw(self) -> int:
-        """Trajectories that one draw of the estimator uses: a group, a token_mean batch, or 1."""
+        """Trajectories that one draw of the estimator uses: a group, a batch, or 1."""
         return self.signal.size if isinstance(self.signal, GroupSignal) else int(self.reduction.batch)

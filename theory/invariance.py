@@ -19,7 +19,7 @@ from theory.engines.question import Question
 from theory.estimator import Estimator
 from theory.gradient import policy_gradient
 from theory.groups import GroupSignal
-from theory.policy import SoftmaxPolicy
+from theory.policy import Ratios, SoftmaxPolicy
 from theory.process import MarkovProcess
 from theory.sign_vectors import largest_signed_sum
 from theory.value_functions import values
@@ -141,6 +141,8 @@ def baseline_leak(
     signal: Any = "target_advantage",
     engine: str = "auto",
     missing_support: str = "raise",
+    old: SoftmaxPolicy | None = None,
+    lag: Any = None,
 ) -> BaselineLeak:
     """What a baseline leaks into the expected estimator: E_mu[sum over t of c_t discount^t b_t(s_t) score_t].
 
@@ -165,6 +167,8 @@ def baseline_leak(
             or "auto". There is no sampling.
         missing_support: "raise", or "allow" where mu need not act wherever pi does: then even `token` leaks, as what
             mu cannot draw is missing from the sum over a.
+        old: as in `theory.moments`.
+        lag: as in `theory.moments`.
 
     Raises:
         ValueError: policies and process disagree, support is missing, an unknown name, a baseline of another shape, a
@@ -177,18 +181,19 @@ def baseline_leak(
     >>> baseline_leak(coin, *policies, "token").size < 1e-15
     True
     """
-    problem = _problem(process, target, behaviour, Estimator(weight, signal, score), missing_support)
+    table = _checked(process, target, behaviour, missing_support, old, lag)
+    problem = _problem(process, target, behaviour, table, Estimator(weight, signal, score))
     b = _baseline(baseline, process, target, behaviour)
     engine = exact_engine(problem, engine)
     discounts = _discounts(process)[:, None, None]
     if score == "own":
-        table = discounts * expected_coefficients(problem, engine)
-        by_step = target.combine_scores(b[:, :, None] * table)
+        leaks = discounts * expected_coefficients(problem, engine)
+        by_step = target.combine_scores(b[:, :, None] * leaks)
     else:
-        table = discounts * expected_cumulative_scores(problem, engine)
-        by_step = np.einsum("ts,tsp->tp", b, table)
+        leaks = discounts * expected_cumulative_scores(problem, engine)
+        by_step = np.einsum("ts,tsp->tp", b, leaks)
     gradient = policy_gradient(process, target)
-    return BaselineLeak(b, by_step.sum(axis=0), by_step, gradient, engine, target, table, score)
+    return BaselineLeak(b, by_step.sum(axis=0), by_step, gradient, engine, target, leaks, score)
 
 
 def value_contribution(
@@ -201,6 +206,8 @@ def value_contribution(
     signal: Any = None,
     engine: str = "auto",
     missing_support: str = "raise",
+    old: SoftmaxPolicy | None = None,
+    lag: Any = None,
 ) -> ValueContribution:
     """What V and what A contribute to the estimator with signal Q, exactly: E_mu[sum over t of c_t discount^t f_t z_t].
 
@@ -213,13 +220,16 @@ def value_contribution(
         signal: whose sign a weight that looks at it sees, the same for all three; default the advantage of `of`.
         engine: "recursion", "enumeration" or "auto".
         missing_support: "raise" or "allow".
+        old: as in `theory.moments`.
+        lag: as in `theory.moments`.
 
     Raises:
         ValueError: as `theory.baseline_leak`; `of` names neither policy.
     """
     checks.known_name("policy", of, ("target", "behaviour"))
     estimator = Estimator(weight, f"{of}_advantage" if signal is None else signal)
-    problem = _problem(process, target, behaviour, estimator, missing_support)
+    ratios = _checked(process, target, behaviour, missing_support, old, lag)
+    problem = _problem(process, target, behaviour, ratios, estimator)
     engine = exact_engine(problem, engine)
     table = _discounts(process)[:, None, None] * expected_coefficients(problem, engine)
     v = values(process, target if of == "target" else behaviour)
@@ -232,11 +242,21 @@ def value_contribution(
     return ValueContribution(**{name: x.sum(axis=0) for name, x in by_step.items()}, by_step=by_step, engine=engine)
 
 
-def _problem(
-    process: MarkovProcess, target: SoftmaxPolicy, behaviour: SoftmaxPolicy, estimator: Estimator, missing_support: str
-) -> Problem:
+def _checked(
+    process: MarkovProcess,
+    target: SoftmaxPolicy,
+    behaviour: SoftmaxPolicy,
+    missing_support: str,
+    old: SoftmaxPolicy | None,
+    lag: Any,
+) -> Ratios:
     checks.known_name("missing_support", missing_support, ("raise", "allow"))
-    ratios = checked_ratios(process, target, behaviour, missing_support == "allow")
+    return checked_ratios(process, target, behaviour, missing_support == "allow", old, lag)
+
+
+def _problem(
+    process: MarkovProcess, target: SoftmaxPolicy, behaviour: SoftmaxPolicy, ratios: Ratios, estimator: Estimator
+) -> Problem:
     if isinstance(estimator.signal, GroupSignal):
         raise ValueError(f"signal is {estimator.signal!r}; expected a signal of one trajectory, such as 'outcome'")
     asked = Question(process, target, behaviour, ratios, estimator, enumeration.MOST_TRAJECTORIES)

@@ -191,6 +191,10 @@ class Ratios(NamedTuple):
     """log pi(a|s) - log mu(a|s), (S, A); -inf where only mu acts, zero where neither does."""
     lost: NDArray[np.bool_]
     """Where the target acts and the behaviour does not, (S, A)."""
+    old: SoftmaxPolicy | None = None
+    """The policy of the start of the update, for weights that tell three policies apart."""
+    lag: Array | None = None
+    """(1 or T, S): number of updates between the policy that drew a token and the target."""
 
 
 def ratios(target: SoftmaxPolicy, behaviour: SoftmaxPolicy) -> Ratios:

@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 import theory
 from theory.engines.enumeration import count_trajectories, enumerate_blocks
 from theory.engines.problem import Problem
-from theory.engines.trajectories import Block, Walk, token_signals
+from theory.engines.trajectories import Block, Walk, coefficients, token_signals
 from theory.policy import Ratios, ratios
-from theory.signals import resolve
+from theory.signals import ResolvedSignal, resolve
 
 # Larger trees are left out (NaN): these columns are a by-product and must not cost more than the moments.
 MOST_TRAJECTORIES = 50_000
@@ -45,7 +45,6 @@ class Tokens:
     walk: Walk
     block: Block
     ratios: Ratios
-    log_ratio: NDArray[np.float64]
     share: NDArray[np.float64]
     """Of each token that acts, (number of them,); sums to one."""
 
@@ -58,9 +57,8 @@ def tokens_of(
         return None
     [(walk, block)] = enumerate_blocks(process, behaviour, most_rows=2 * MOST_TRAJECTORIES)
     table = ratios(target, behaviour)
-    log_ratio = np.where(block.acting, table.log_ratio[walk.state[block.edge], walk.action[block.edge]], 0.0)
     share = np.broadcast_to(block.probability[:, None], block.acting.shape)[block.acting]
-    return Tokens(process, target, behaviour, walk, block, table, log_ratio, share / share.sum())
+    return Tokens(process, target, behaviour, walk, block, table, share / share.sum())
 
 
 @lru_cache(maxsize=64)
@@ -69,27 +67,21 @@ def token_weights(tokens: Tokens, weight: theory.Weight, signal: Any) -> TokenWe
 
     NaN where the sign is that of a group-relative advantage, or of one minus a baseline that has to be solved for.
     """
-    advantage = None
+    t, advantage = tokens, None
+    signals: tuple[ResolvedSignal, ...] = ()
     if weight.uses_advantage:
         if not isinstance(signal, theory.Signal) or signal.baseline == "optimal":
             return UNKNOWN
-        t = tokens
-        problem = Problem(
-            t.process,
-            t.target,
-            t.behaviour,
-            t.ratios,
-            weight,
-            (resolve(signal, t.process, t.target, t.behaviour),),
-            False,
-        )
+        signals = (resolve(signal, t.process, t.target, t.behaviour),)
+    problem = Problem(t.process, t.target, t.behaviour, t.ratios, weight, signals)
+    if signals:
         advantage = token_signals(t.walk, t.block, problem)[0]
-    coefficients = weight.coefficients_of_each(tokens.log_ratio, tokens.block.acting, advantage)[tokens.block.acting]
-    order = np.argsort(coefficients, kind="stable")
+    c = coefficients(t.walk, t.block, problem, advantage)[t.block.acting]
+    order = np.argsort(c, kind="stable")
     # Half of the tokens, less the rounding of their sum.
     middle = int(np.searchsorted(np.cumsum(tokens.share[order]), 0.5 - 1e-12))
     return TokenWeights(
-        mean=float(tokens.share @ coefficients),
-        median=float(coefficients[order[min(middle, order.size - 1)]]) if order.size else math.nan,
-        share_zero=float(tokens.share[coefficients == 0.0].sum()),
+        mean=float(tokens.share @ c),
+        median=float(c[order[min(middle, order.size - 1)]]) if order.size else math.nan,
+        share_zero=float(tokens.share[c == 0.0].sum()),
     )

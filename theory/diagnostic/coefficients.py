@@ -13,7 +13,7 @@ from theory.diagnostic.tokens import deviation, effective_sample_size
 from theory.engines.enumeration import count_trajectories, enumerate_blocks
 from theory.engines.expected import exact_engine, expected_coefficients
 from theory.engines.problem import EngineRefusal, Problem
-from theory.engines.trajectories import token_signals
+from theory.engines.trajectories import coefficients, token_signals
 from theory.weights.registry import Factors, Weight
 
 Array = NDArray[np.float64]
@@ -63,16 +63,17 @@ def mapped(weight: Weight, function: Map) -> Weight:
     def values(tokens: Any, **options: Any) -> Any:
         return function(family.function(tokens, **options))
 
-    def factors(log_ratio: Array, length: int, **options: Any) -> Factors | None:
-        f = None if family.factors is None else family.factors(log_ratio, length, **options)
+    def factors(log_ratio: Array, length: int, *given: Any, **options: Any) -> Factors | None:
+        f = None if family.factors is None else family.factors(log_ratio, length, *given, **options)
         if f is None:
             return None
-        own = f.own
+        own, of_step = f.own, f.own_of_step
         return Factors(
             None if f.before is None else function(f.before),
             lambda stat, advantage: function(own(stat, advantage)),
             None if f.after is None else function(f.after),
             f.key,
+            None if of_step is None else lambda t, stat, advantage: function(of_step(t, stat, advantage)),
         )
 
     return Weight(replace(family, function=values, factors=factors), weight.options)
@@ -80,11 +81,9 @@ def mapped(weight: Weight, function: Map) -> Weight:
 
 def _share_sequences_zero(problem: Problem) -> float:
     zero = total = 0.0
-    table = problem.ratios.log_ratio
     for walk, block in enumerate_blocks(problem.process, problem.behaviour, _BLOCK_ROWS):
-        log_ratio = np.where(block.acting, table[walk.state, walk.action][block.edge], 0.0)
         advantage = token_signals(walk, block, problem)[0] if problem.weight.uses_advantage else None
-        c = problem.weight.coefficients_of_each(log_ratio, block.acting, advantage)
+        c = coefficients(walk, block, problem, advantage)
         has_token = block.acting.any(axis=1)
         zero += float(block.probability[has_token & (c == 0.0).all(axis=1)].sum())
         total += float(block.probability[has_token].sum())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -42,6 +43,8 @@ def moments(
     seed: int = 0,
     missing_support: str = "raise",
     most_trajectories: int = enumeration.MOST_TRAJECTORIES,
+    old: SoftmaxPolicy | None = None,
+    lag: Any = None,
 ) -> Moments:
     """Mean, variance and bias of an off-policy policy-gradient estimator under data from mu.
 
@@ -58,6 +61,9 @@ def moments(
         missing_support: "raise", or "allow" where mu need not act wherever pi does (truncated samplers): then the
             moments are those of the data mu can give, and `lost_mass` is the target's probability of what it cannot.
         most_trajectories: enumeration refuses larger trees.
+        old: pi_old, the policy of the start of the update, for weights that tell three policies apart (`decoupled`).
+        lag: number of updates between the policy that drew a token and the target, a number or a table (S,) or (T, S),
+            for weights that look at it.
 
     Raises:
         ValueError: policies and process disagree, support is missing, an unknown name, or an engine that cannot take
@@ -67,7 +73,7 @@ def moments(
     checks.known_name("missing_support", missing_support, ("raise", "allow"))
     if not isinstance(estimator, Estimator):
         raise ValueError(f"estimator is {estimator!r}; expected theory.Estimator(weight=..., signal=...)")
-    ratios = checked_ratios(process, target, behaviour, missing_support == "allow")
+    ratios = checked_ratios(process, target, behaviour, missing_support == "allow", old, lag)
     asked = Question(process, target, behaviour, ratios, estimator, most_trajectories)
     chosen = question.cheapest_engine(asked) if engine == "auto" else engine
     gradient = policy_gradient(process, target)

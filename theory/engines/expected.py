@@ -9,7 +9,7 @@ from theory import checks
 from theory.engines import enumeration, recursion
 from theory.engines.cells import Cells, Coefficient
 from theory.engines.problem import EngineRefusal, Problem
-from theory.engines.trajectories import Block, Walk, token_signals
+from theory.engines.trajectories import Block, Walk, coefficients, token_signals
 from theory.policy import SoftmaxPolicy
 
 Array = NDArray[np.float64]
@@ -80,9 +80,8 @@ def scores_by_state(target: SoftmaxPolicy, weights: Array) -> Array:
 
 
 def _coefficients(walk: Walk, block: Block, problem: Problem) -> Array:
-    log_ratio = np.where(block.acting, problem.ratios.log_ratio[walk.state, walk.action][block.edge], 0.0)
     advantage = token_signals(walk, block, problem)[0] if problem.weight.uses_advantage else None
-    return np.asarray(problem.weight.coefficients_of_each(log_ratio, block.acting, advantage))
+    return coefficients(walk, block, problem, advantage)
 
 
 def _cell(walk: Walk, block: Block, actions: int) -> NDArray[np.int64]:
@@ -102,8 +101,7 @@ class _Run:
 
     def __init__(self, problem: Problem, length: int, only: int | None) -> None:
         """Prepare; with `only`, episodes of exactly this length count."""
-        factors = problem.weight.factors(problem.ratios.log_ratio, length)
-        assert factors is not None
+        factors = problem.factors(length)
         self.problem, self.factors, self.cells = problem, factors, Cells.of(problem, factors)
         self.steps = problem.process.horizon if only is None else only
         one = np.ones(self.cells.gate.shape[1:])
@@ -129,8 +127,7 @@ class _Run:
         """Chance of each action and what follows it, times the own factor and that of later tokens, (K or 1, S, A)."""
         signal = self.problem.signals[0]
         psi = signal.table(t)[None] if signal.table is not None else np.ones((1, 1, 1, 1))
-        own = np.asarray(self.factors.own(self.cells.stat, psi), dtype=np.float64)
-        own = own if own.ndim == 4 else own[None]
+        own = self.factors.own_at(t, self.cells.stat, psi)
         chance = self.cells.step * self.following[t + 1]
         chance = chance if own.shape[-1] > 1 else chance.sum(axis=-1, keepdims=True)
         return np.asarray(np.einsum("ksat,sat->ksa", np.broadcast_to(own, (len(own), *chance.shape)), chance))

@@ -9,9 +9,9 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from theory.engines import enumeration, recursion
+from theory.engines import coupled, enumeration, recursion
 from theory.engines.problem import Bins, EngineRefusal, Problem, rounded_returns
-from theory.engines.reduce import Draw, one_trajectory, sums_by, token_factor, token_mean
+from theory.engines.reduce import Draw, average, sums_by, token_factor, token_mean
 from theory.engines.trajectories import returns
 from theory.estimator import Estimator
 from theory.groups import MOST_CATEGORIES, MOST_NUMBERS, Categories, GroupSignal, cost, group_moments
@@ -73,15 +73,18 @@ class Question:
             return with_baseline(signal, self.process, _optimal_baseline(replace(self, position=None)))
         return resolve(signal, self.process, self.target, self.behaviour)
 
+    @property
+    def coupled(self) -> bool:
+        """Whether the coefficients of a trajectory depend on the others of its draw."""
+        e = self.estimator
+        return bool(e.weight.family.couples_batch) and e.trajectories_per_draw > 1
+
     @cached_property
     def refusal(self) -> str:
         """Why neither exact engine can take what a draw does with its trajectories; empty where one may."""
         e, p = self.estimator, self.process
-        if e.weight.family.couples_batch and e.trajectories_per_draw > 1:
-            return (
-                f"the coefficients of {e.weight.label} depend on all {e.trajectories_per_draw} trajectories of a draw, "
-                "which the exact engines take one by one; engine='sampling' can take it"
-            )
+        if self.coupled:
+            return coupled.refusal(p, self.behaviour, e)
         if not isinstance(e.signal, GroupSignal):
             return ""
         # Returns that add up over steps are known from the tree alone; where it is too large, its engine says so.
@@ -103,6 +106,8 @@ class Question:
 def cheapest_engine(asked: Question) -> str:
     """The exact engine that can take the question at the least cost, otherwise sampling."""
     p = asked.process
+    if asked.coupled:
+        return "sampling" if asked.refusal else "enumeration"
     count = enumeration.count_trajectories(p, asked.behaviour)
     enumerable = count <= min(asked.most_trajectories, _MOST_TRAJECTORIES_AUTO)
     by_tree = float(count) * (p.states * p.actions + 20.0 * p.horizon) if enumerable else np.inf
@@ -134,6 +139,13 @@ def exact_draw(asked: Question, engine: str, outer: bool = False) -> Draw:
     """
     if asked.refusal:
         raise EngineRefusal(asked.refusal)
+    if asked.coupled:
+        if engine == "recursion":
+            raise EngineRefusal(
+                f"the coefficients of {asked.estimator.weight.label} depend on all trajectories of a draw; "
+                "engine='enumeration' or 'sampling' can take it"
+            )
+        return coupled.draw(problem_to_sample(asked), asked.estimator, outer)
     if isinstance(asked.estimator.signal, GroupSignal):
         return _group_draw(asked, engine, outer)
     signal = asked.resolved()
@@ -161,7 +173,7 @@ def _reduced(asked: Question, bins: Bins) -> Draw:
     reduction = asked.estimator.reduction
     if reduction.name == "token_mean":
         return token_mean(bins, reduction.batch)
-    return one_trajectory(bins, reduction.name, asked.process.horizon)
+    return average(bins, reduction.name, asked.process.horizon, reduction.batch)
 
 
 def _looks_at_late_sign(asked: Question, signal: ResolvedSignal) -> bool:

@@ -36,8 +36,8 @@ def bins_of(problem: Problem) -> Bins:
         raise EngineRefusal(why_not)
     horizon, lengths = problem.process.horizon, possible_lengths(problem)
     if not problem.weight.family.by_length or lengths.size == 1:
-        return _Run(problem, _factors(problem, max(int(lengths[-1]), 1)), horizon).bins()
-    parts = [_Run(problem, _factors(problem, max(int(n), 1)), int(n), only=int(n)).bins() for n in lengths]
+        return _Run(problem, problem.factors(max(int(lengths[-1]), 1)), horizon).bins()
+    parts = [_Run(problem, problem.factors(max(int(n), 1)), int(n), only=int(n)).bins() for n in lengths]
     return Bins(*(None if c[0] is None else np.concatenate(c) for c in zip(*parts, strict=True)))  # type: ignore[arg-type]
 
 
@@ -72,7 +72,7 @@ def refusal(problem: Problem) -> str:
 
 def _levels(problem: Problem) -> int:
     """Number of values of the weight's statistic."""
-    factors = _factors(problem, problem.process.horizon)
+    factors = problem.factors(problem.process.horizon)
     return 1 if factors.key is None else 1 + np.unique(factors.key).size
 
 
@@ -96,12 +96,6 @@ def cost(problem: Problem) -> float:
     # A step costs about 50,000 numbers' worth of calls, however small its arrays.
     step = float(_levels(problem)) * p.states * problem.target.parameter_count * slots * 4 + 50_000
     return step * p.horizon * runs
-
-
-def _factors(problem: Problem, length: int) -> Factors:
-    factors = problem.weight.factors(problem.ratios.log_ratio, length)
-    assert factors is not None
-    return factors
 
 
 @dataclass

@@ -23,14 +23,19 @@ class Draw(NamedTuple):
     """(n, P, P): E[g_o g_o']."""
 
 
-def one_trajectory(bins: Bins, reduction: str, horizon: int) -> Draw:
-    """Reductions of one trajectory: sum, length_mean, constant."""
+def average(bins: Bins, reduction: str, horizon: int, batch: int) -> Draw:
+    """Average over `batch` trajectories of a reduction of each: sum, length_mean, constant."""
     factor = token_factor(bins.length, reduction, horizon)
-    return Draw(
-        np.tensordot(factor, bins.mean, 1),
-        np.tensordot(factor**2, bins.second, 1),
-        None if bins.outer is None else np.tensordot(factor**2, bins.outer, 1),
-    )
+    mean = np.tensordot(factor, bins.mean, 1)
+    second = np.tensordot(factor**2, bins.second, 1)
+    outer = None if bins.outer is None else np.tensordot(factor**2, bins.outer, 1)
+    if batch == 1:
+        return Draw(mean, second, outer)
+    # Of the batch^2 pairs, batch are of a trajectory with itself; the others are independent.
+    own, others = 1.0 / batch, (batch - 1.0) / batch
+    if outer is not None:
+        outer = own * outer + others * np.einsum("op,oq->opq", mean, mean)
+    return Draw(mean, own * second + others * (mean @ mean.T), outer)
 
 
 def token_factor(length: Array | NDArray[np.int64], reduction: str, horizon: int) -> Array:

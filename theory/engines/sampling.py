@@ -93,18 +93,25 @@ def _draws(problem: Problem, estimator: Estimator, draws: int, rng: np.random.Ge
         draws -= n
         start = rng.choice(p.states, size=n if group else n * per_draw, p=p.initial / p.initial.sum())
         block = sample_block(walk, np.repeat(start, per_draw) if group else start, rng)
-        if isinstance(estimator.signal, GroupSignal):
-            outcomes = rounded_returns(p, returns(walk, block)).reshape(n, per_draw)
-            advantage = estimator.signal.advantages(outcomes).reshape(-1, 1)
-            signals = (np.broadcast_to(advantage, block.acting.shape) * block.acting)[None]
-        else:
-            signals = token_signals(walk, block, problem)
-        weights = score_weights(walk, block, problem, signals, per_draw)[0]
-        length = block.acting.sum(axis=1)
-        if estimator.reduction.name == "token_mean":
-            tokens = np.maximum(length.reshape(n, per_draw).sum(axis=1), 1)
-            factor = np.repeat(1.0 / tokens, per_draw)
-        else:
-            factor = token_factor(length, estimator.reduction.name, p.horizon) / per_draw
-        weights = (weights * factor[:, None, None]).reshape(n, per_draw, p.states, p.actions).sum(axis=1)
-        yield problem.target.combine_scores(weights)
+        yield draw_values(walk, block, problem, estimator)
+
+
+def draw_values(walk: Walk, block: Block, problem: Problem, estimator: Estimator) -> Array:
+    """The estimator's value on each draw, (draws, P); the block holds whole draws, their trajectories in a row."""
+    p, per_draw = problem.process, estimator.trajectories_per_draw
+    n = len(block.edge) // per_draw
+    if isinstance(estimator.signal, GroupSignal):
+        outcomes = rounded_returns(p, returns(walk, block)).reshape(n, per_draw)
+        advantage = estimator.signal.advantages(outcomes).reshape(-1, 1)
+        signals = (np.broadcast_to(advantage, block.acting.shape) * block.acting)[None]
+    else:
+        signals = token_signals(walk, block, problem)
+    weights = score_weights(walk, block, problem, signals, per_draw)[0]
+    length = block.acting.sum(axis=1)
+    if estimator.reduction.name == "token_mean":
+        tokens = np.maximum(length.reshape(n, per_draw).sum(axis=1), 1)
+        factor = np.repeat(1.0 / tokens, per_draw)
+    else:
+        factor = token_factor(length, estimator.reduction.name, p.horizon) / per_draw
+    weights = (weights * factor[:, None, None]).reshape(n, per_draw, p.states, p.actions).sum(axis=1)
+    return problem.target.combine_scores(weights)

@@ -54,13 +54,10 @@ class Slots:
         self.carries = before is not None
         self._alpha = Coefficient(one if before is None else before.reshape(shape), tag="a")
         self._beta = Coefficient(one if after is None else after.reshape(shape), tag="b")
-        self._own = None if self.problem.weight.uses_advantage else self._own_factor(np.ones((1, 1, 1, 1)))
+        changes = self.problem.weight.uses_advantage or self.factors.own_of_step is not None
+        self._own = None if changes else self.factors.own_at(0, self.cells.stat, np.ones((1, 1, 1, 1)))
         reward = self.problem.process.reward
         self._reward = reward[None] if reward.ndim == 3 else reward[None, :, :, None]
-
-    def _own_factor(self, advantage: Array) -> Array:
-        own = np.asarray(self.factors.own(self.cells.stat, advantage), dtype=np.float64)
-        return own if own.ndim == 4 else own[None]
 
     def at(self, t: int) -> tuple[Entries, Entries, Entries]:
         """The entries (row, column, coefficient) of A, B and C at step t."""
@@ -75,7 +72,7 @@ class Slots:
             """Add c_t * signal * u_scalar * score to a vector slot; the cumulative score adds what was summed."""
             if self.problem.position not in (None, t):
                 return
-            coefficient = self._weigh(signal)
+            coefficient = self._weigh(t, signal)
             C.append((slot, scalar, coefficient))
             if self._score_slots:
                 B.append((slot, scalar, coefficient))
@@ -105,8 +102,8 @@ class Slots:
                 drive(slot, 1, np.ones((1, 1, 1, 1)))
         return A, B, C
 
-    def _weigh(self, signal: Array) -> Coefficient:
-        own = self._own_factor(signal) if self._own is None else self._own
+    def _weigh(self, t: int, signal: Array) -> Coefficient:
+        own = self.factors.own_at(t, self.cells.stat, signal) if self._own is None else self._own
         return Coefficient(np.asarray(own * signal))
 
     def readout(self, terminal: Array) -> Array:

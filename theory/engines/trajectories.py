@@ -96,19 +96,19 @@ def score_weights(walk: Walk, block: Block, problem: Problem, signals: Array, ba
     """
     p, (N, T) = walk.process, block.edge.shape
     cells = p.states * p.actions
-    log_ratio = np.where(block.acting, problem.ratios.log_ratio[walk.state, walk.action][block.edge], 0.0)
     where = (np.arange(N)[:, None] * cells + (walk.state * p.actions + walk.action)[block.edge]).reshape(-1)
     result = np.empty((len(signals), N, p.states, p.actions))
-    coefficients = None
+    c = None
     for o, psi in enumerate(signals):
-        if coefficients is None or problem.weight.uses_advantage:
-            coefficients = _coefficients(problem, log_ratio, block.acting, psi, batch)
-        if not np.isfinite(coefficients).all():
+        if c is None or problem.weight.uses_advantage:
+            c = coefficients(walk, block, problem, psi, batch)
+        if not np.isfinite(c).all():
+            largest = problem.ratios.log_ratio[walk.state, walk.action][block.edge][block.acting].max()
             raise EngineRefusal(
-                f"a coefficient of {problem.weight.label} is beyond float64, its log-ratios reach {log_ratio.max():.0f}"
+                f"a coefficient of {problem.weight.label} is beyond float64, its log-ratios reach {largest:.0f}"
                 "; expected policies that are closer, or a weight that is bounded"
             )
-        product = coefficients * psi
+        product = c * psi
         if problem.position is not None:
             product = np.where(np.arange(T) == problem.position, product, 0.0)
         if problem.cumulative:
@@ -117,10 +117,15 @@ def score_weights(walk: Walk, block: Block, problem: Problem, signals: Array, ba
     return result
 
 
-def _coefficients(problem: Problem, log_ratio: Array, acting: NDArray[np.bool_], psi: Array, batch: int) -> Array:
-    """c_t of every token, (N, T)."""
-    weight = problem.weight
-    if batch == 1 or not weight.family.couples_batch:
-        return np.asarray(weight.coefficients_of_each(log_ratio, acting, psi))
-    rows = [slice(i, i + batch) for i in range(0, len(psi), batch)]
-    return np.concatenate([weight.coefficients(log_ratio[r], acting[r], psi[r]) for r in rows])
+def coefficients(walk: Walk, block: Block, problem: Problem, psi: Array | None, batch: int = 1) -> Array:
+    """c_t of every token, (N, T); every `batch` trajectories in a row are one batch."""
+    log_ratio = np.where(block.acting, problem.ratios.log_ratio[walk.state, walk.action][block.edge], 0.0)
+    given = {name: _on_tokens(walk, block, table) for name, table in problem.given.items()}
+    return np.asarray(problem.weight.coefficients(log_ratio, block.acting, psi, batch=batch, **given))
+
+
+def _on_tokens(walk: Walk, block: Block, table: Array) -> Array:
+    """A table (1 or T, S, A) at every token, (N, T)."""
+    if len(table) == 1:
+        return np.asarray(table[0][walk.state, walk.action][block.edge])
+    return np.asarray(table[np.arange(block.edge.shape[1]), walk.state[block.edge], walk.action[block.edge]])

@@ -4,15 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
-
 from theory.weights.options import bounds_nothing, check_bounds
-from theory.weights.registry import Array, Card, Factors, constant_own, register
+from theory.weights.registry import Card, register
 from theory.weights.tokens import Tokens
-
-
-def _factors(log_ratio: Array, length: int, *, clip: tuple[float, float]) -> Factors:
-    return Factors(before=None, own=constant_own(np.clip(np.exp(log_ratio), *clip)))
 
 
 @register(
@@ -34,9 +28,9 @@ def _factors(log_ratio: Array, length: int, *, clip: tuple[float, float]) -> Fac
         "0.2; torchrl's CISPOLoss has no stop-gradient, so its clipped tokens get no gradient: it is `masked` with "
         "interval=(low, high). With low 0 this is `truncated` at token level.",
     ),
-    factors=_factors,
     baseline_invariant=lambda clip: bounds_nothing(clip),
     check=lambda clip: check_bounds("clip", clip),
+    local=True,
 )
 def cispo(tokens: Tokens, *, clip: tuple[float, float] = (0.0, 3.0)) -> Any:
     """c_t = clip(rho_t, low, high)."""

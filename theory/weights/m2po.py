@@ -39,9 +39,7 @@ def m2po(tokens: Tokens, *, budget: float = 0.04, clip: tuple[float, float] = (0
     xp, ratio, advantage = tokens.xp, tokens.ratio, tokens.advantage
     harmful = ((advantage > 0) & (tokens.log_ratio > 0)) | ((advantage < 0) & (tokens.log_ratio < 0))
     square = xp.where(harmful, tokens.log_ratio**2, xp.zeros_like(ratio))
-    if tokens.one_batch:
-        harmful, square = xp.reshape(harmful, (1, -1)), xp.reshape(square, (1, -1))
-    tau = largest_threshold(xp, square, harmful, budget)
+    tau = tokens.each_sequence(largest_threshold(xp, tokens.by_batch(square), tokens.by_batch(harmful), budget))
     low = xp.clip(xp.exp(-tau), None, clip[0])
     high = xp.clip(xp.exp(tau), clip[1], None)
     return xp.where(has_gradient(ratio, advantage, low, high), ratio, xp.zeros_like(ratio))

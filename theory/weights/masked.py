@@ -4,19 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
-
 from theory.weights.options import bounds_nothing, check_bounds, check_level
-from theory.weights.registry import SEQUENCE, Array, Card, Factors, Parts, constant_own, register
+from theory.weights.registry import SEQUENCE, Card, Parts, register
 from theory.weights.tokens import Tokens
-
-
-def _factors(log_ratio: Array, length: int, *, level: str, interval: tuple[float, float]) -> Factors | None:
-    if level == "sequence":
-        return None
-    ratio = np.exp(log_ratio)
-    inside = (interval[0] <= ratio) & (ratio <= interval[1])
-    return Factors(before=None, own=constant_own(np.where(inside, ratio, 0.0)))
 
 
 def _check(level: str, interval: tuple[float, float]) -> None:
@@ -46,9 +36,9 @@ def _check(level: str, interval: tuple[float, float]) -> None:
         "weight. OpenRLHF's level=seq is another thing than level='sequence': it keeps a sequence by the geometric "
         "mean of its ratios, and the tokens kept carry their own ratio.",
     ),
-    factors=_factors,
     baseline_invariant=lambda level, interval: bounds_nothing(interval),
     check=_check,
+    local=lambda level, interval: level == "token",
     parts=lambda level, interval: SEQUENCE if level == "sequence" else Parts(),
 )
 def masked(tokens: Tokens, *, level: str = "token", interval: tuple[float, float] = (0.5, 5.0)) -> Any:

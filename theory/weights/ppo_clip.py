@@ -4,21 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
-
 from theory.weights.clipping import has_gradient
 from theory.weights.options import check_dual, check_trust_region
-from theory.weights.registry import Array, Card, Factors, register
+from theory.weights.registry import Card, register
 from theory.weights.tokens import Tokens
-
-
-def _factors(log_ratio: Array, length: int, *, clip: tuple[float, float], dual: float | None) -> Factors:
-    ratio = np.exp(log_ratio)[:, :, None]
-
-    def own(stat: Array, advantage: Array) -> Array:
-        return np.where(has_gradient(ratio, advantage, *clip, dual), ratio, 0.0)
-
-    return Factors(before=None, own=own)
 
 
 def _check(clip: tuple[float, float], dual: float | None) -> None:
@@ -48,8 +37,8 @@ def _check(clip: tuple[float, float], dual: float | None) -> None:
         "= the policy of the start of the update; a mismatch between engines is a second ratio that this weight does "
         "not have.",
     ),
-    factors=_factors,
     uses_advantage=True,
+    local=True,
     check=_check,
 )
 def ppo_clip(tokens: Tokens, *, clip: tuple[float, float] = (0.8, 1.2), dual: float | None = None) -> Any:

@@ -7,10 +7,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
+import array_api_compat.numpy
 import numpy as np
 from numpy.typing import NDArray
 
 from theory import checks
+from theory.weights.needs import NEEDS
 from theory.weights.tokens import Tokens, tokens_of
 
 Array = NDArray[np.float64]
@@ -40,6 +42,11 @@ class Card:
     """At the default options; filled in by the registry from the family's rule."""
     engines: tuple[str, ...] = ()
     """The engines that can take it; filled in by the registry."""
+    needs: tuple[str, ...] = ()
+    """What it looks at beside ratios, mask and advantage, by the names of `theory.NEEDS`, at the default options;
+    filled in by the registry."""
+    couples_batch: bool = False
+    """Whether a sequence's coefficients depend on the other sequences of the batch; filled in by the registry."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,6 +66,14 @@ class Factors:
     """(S, A), the factor that every earlier token's coefficient gets from this token; None for 1."""
     key: Array | None = None
     """(S, A), what the running minimum is taken of; None where the weight has no statistic."""
+    own_of_step: Callable[[int, Array, Array], Array] | None = None
+    """(t, stat, advantage) -> own factor, in the place of `own` where that changes with the step."""
+
+    def own_at(self, t: int, stat: Array, advantage: Array) -> Array:
+        """The own factor of step t, with a first axis for the statistic."""
+        own = self.own(stat, advantage) if self.own_of_step is None else self.own_of_step(t, stat, advantage)
+        own = np.asarray(own, dtype=np.float64)
+        return own if own.ndim == 4 else own[None]
 
 
 def constant_own(own: Array) -> Callable[[Array, Array], Array]:
@@ -97,7 +112,8 @@ class Family:
     uses_advantage: Callable[..., bool]
     """(**options) -> whether the coefficient looks at the sign of the advantage."""
     factors: Callable[..., Factors | None] | None
-    """(log_ratio (S, A), length, **options) -> Factors, or None where these options do not factorise."""
+    """(log_ratio (S, A), length, **options) -> Factors, or None where these options do not factorise. Where the weight
+    needs more, its third argument is the mapping of the names it needs to tables (1 or T, S, A)."""
     by_length: bool
     """Whether the factors depend on the length of the episode."""
     couples_batch: bool
@@ -105,6 +121,8 @@ class Family:
 
     parts: Callable[..., Parts]
     """(**options) -> the unclipped parts that the weight is made of; what remains is its truncation."""
+    needs: Callable[..., tuple[str, ...]] = lambda **_: ()
+    """(**options) -> what it looks at beside ratios, mask and advantage, by the names of `theory.NEEDS`."""
 
 
 FAMILIES: dict[str, Family] = {}
@@ -120,24 +138,23 @@ def register(
     couples_batch: bool = False,
     check: Callable[..., None] | None = None,
     parts: Parts | Callable[..., Parts] = Parts(),  # noqa: B008 - a tuple, never changed
+    needs: tuple[str, ...] | Callable[..., tuple[str, ...]] = (),
+    local: bool | Callable[..., bool] = False,
 ) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """Decorator: enter a weight of your own, which is one function and one card, under the card's name.
 
     The function takes the tokens of a batch (their `log_ratio`, `ratio`, `log_prefix`, `mask`, ... and the array
-    library `xp`) and gives (N, T) coefficients; its keyword-only arguments are the weight's options. `factors` is the
-    same weight in the recursion's form (`theory.Factors`), with the options as arguments; without it, enumeration and
-    sampling take the weight. Where it applies, say so: `by_length`, factors change with the episode's length;
-    `baseline_invariant`, baselines drop out; `uses_advantage`, it looks at the advantage's sign; `couples_batch`, a
-    sequence's coefficients depend on the others; `check` raises ValueError on options without meaning; `parts`
-    (`theory.Parts`), the product that it truncates, for `theory.decompose`. All but `by_length` and `couples_batch` may
-    be functions of the options.
+    library `xp`) and gives (N, T) coefficients; its keyword-only arguments are the weight's options. `local` says that
+    a coefficient looks at nothing but its own token: the recursion then takes the function as it is. Otherwise
+    `factors` is the same weight in the recursion's form (`theory.Factors`), with the options as arguments; without
+    either, enumeration and sampling take the weight. Where it applies, say so: `by_length`, factors change with the
+    episode's length; `baseline_invariant`, baselines drop out; `uses_advantage`, it looks at the advantage's sign;
+    `needs`, names of `theory.NEEDS` that `tokens.given` then holds; `couples_batch`, a sequence's coefficients depend
+    on the others; `check` raises ValueError on options without meaning; `parts` (`theory.Parts`), the product that it
+    truncates, for `theory.decompose`. All but `by_length` and `couples_batch` may be functions of the options.
 
-    >>> @register(
-    ...     Card("tempered", "A power of the ratio.", "c_t = rho_t^power", source="none", defaults="power=0.5."),
-    ...     factors=lambda log_ratio, length, power: Factors(
-    ...         before=None, own=lambda stat, advantage: np.exp(power * log_ratio)[:, :, None]
-    ...     ),
-    ... )
+    >>> card = Card("tempered", "A power of the ratio.", "c_t = rho_t^power", source="none", defaults="power=0.5.")
+    >>> @register(card, local=True)
     ... def tempered(tokens, *, power=0.5):
     ...     return tokens.xp.exp(power * tokens.log_ratio)
     >>> weight("tempered", power=2.0).coefficients(np.log([[1.0, 3.0]])).round(12)
@@ -151,7 +168,7 @@ def register(
         ValueError: a weight of that name is registered already.
     """
 
-    def rule(value: bool | Callable[..., bool]) -> Callable[..., bool]:
+    def rule(value: Any) -> Callable[..., Any]:
         return value if callable(value) else lambda **_: value
 
     def enter(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -160,16 +177,57 @@ def register(
         if card.name in FAMILIES:
             raise ValueError(f"weight {card.name!r} is registered already")
         family = Family(
-            card, function, options, check, rule(baseline_invariant), rule(uses_advantage), factors, by_length,
-            couples_batch, parts if callable(parts) else lambda **_: parts,
+            card, function, options, check, rule(baseline_invariant), rule(uses_advantage),
+            _local_factors(function, rule(local), rule(uses_advantage)) if local else factors, by_length,
+            couples_batch, rule(parts), rule(needs),
         )  # fmt: skip
         default = Weight(family, options)
+        for need in default.needs:
+            checks.known_name("need", need, NEEDS, of=f"weight {card.name!r}")
         engines = ("recursion", "enumeration", "sampling")[0 if default.factorises else 1 :]
-        filled = replace(card, baseline_invariant=default.baseline_invariant, engines=engines)
+        filled = replace(
+            card, baseline_invariant=default.baseline_invariant, engines=engines, needs=default.needs,
+            couples_batch=couples_batch,
+        )  # fmt: skip
         FAMILIES[card.name] = replace(family, card=filled)
         return function
 
     return enter
+
+
+def _local_factors(
+    function: Callable[..., Any], local: Callable[..., bool], uses_advantage: Callable[..., bool]
+) -> Callable[..., Factors | None]:
+    """The recursion's form of a weight whose coefficients look at nothing but their own token: tokens of any cell are
+    sequences of length one.
+    """
+
+    def factors(
+        log_ratio: Array, length: int, given: Mapping[str, Array] | None = None, **options: Any
+    ) -> Factors | None:
+        if not local(**options):
+            return None
+        tables = given or {}
+        signed = uses_advantage(**options)
+
+        def own_of_step(t: int, stat: Array, advantage: Array) -> Array:
+            beside = [table[min(t, len(table) - 1)][:, :, None] for table in tables.values()]
+            arrays = np.broadcast_arrays(log_ratio[:, :, None], *beside, *([advantage] if signed else []))
+            flat = [x.reshape(-1, 1) for x in arrays]
+            names = dict(zip(tables, flat[1 : 1 + len(tables)], strict=True))
+            everywhere = np.ones(flat[0].shape, dtype=bool)
+            with np.errstate(over="ignore"):
+                tokens = Tokens(array_api_compat.numpy, flat[0], everywhere, flat[-1] if signed else None, names)
+                return np.asarray(function(tokens, **options)).reshape(arrays[0].shape)
+
+        timed = any(len(table) > 1 for table in tables.values())
+        return Factors(
+            None,
+            lambda stat, advantage: own_of_step(0, stat, advantage),
+            own_of_step=own_of_step if timed else None,
+        )
+
+    return factors
 
 
 @dataclass(frozen=True, eq=False)
@@ -214,17 +272,28 @@ class Weight:
         return self.family.parts(**self.options)
 
     @property
+    def needs(self) -> tuple[str, ...]:
+        """What it looks at beside ratios, mask and advantage, by the names of `theory.NEEDS`."""
+        return tuple(self.family.needs(**self.options))
+
+    @property
     def factorises(self) -> bool:
         """Whether the recursion can take the weight with these options."""
-        return self.factors(np.zeros((1, 1)), 1) is not None
+        return self.factors(np.zeros((1, 1)), 1, {need: np.zeros((1, 1, 1)) for need in self.needs}) is not None
 
-    def factors(self, log_ratio: Array, length: int) -> Factors | None:
-        """The recursion's form over log-ratios (S, A), for episodes of this length; None where there is none."""
+    def factors(self, log_ratio: Array, length: int, given: Mapping[str, Array] | None = None) -> Factors | None:
+        """The recursion's form over log-ratios (S, A), for episodes of this length; None where there is none.
+
+        `given` holds a table (1 or T, S, A) for each name that the weight needs.
+        """
         if self.family.factors is None:
             return None
-        return self.family.factors(log_ratio, length, **self.options)
+        beside = ({need: (given or {})[need] for need in self.needs},) if self.needs else ()
+        return self.family.factors(log_ratio, length, *beside, **self.options)
 
-    def coefficients(self, log_ratio: Any, mask: Any = None, advantage: Any = None) -> Any:
+    def coefficients(
+        self, log_ratio: Any, mask: Any = None, advantage: Any = None, *, batch: int | None = None, **given: Any
+    ) -> Any:
         """What multiplies advantage_t * score_t of each token; a constant (stop-gradient), zero where masked.
 
         With reduction "sum" the gradient of the surrogate in the token log-probabilities is coefficients * advantage.
@@ -234,22 +303,31 @@ class Weight:
                 target never takes the action. What stands at masked tokens is ignored.
             mask: (N, T), true or non-zero where the token counts; default all.
             advantage: (N, T), the signal; needed by weights that look at its sign.
+            batch: every so many sequences in a row are one batch; default all N. Only weights that couple the
+                sequences of a batch (`Card.couples_batch`) look at it.
+            given: (N, T) each, what the weight needs beside these, by its name in `theory.NEEDS`.
 
         Returns:
             (N, T), of log_ratio's type, array library and device.
 
         Raises:
             ValueError: an argument is no array, of another library than log_ratio or of another shape; log_ratio is not
-                of floats, or is NaN or +inf at a token that counts; the mask has a NaN; or the weight looks at the
-                advantage's sign and it is missing or NaN.
+                of floats, or is NaN or +inf at a token that counts; the mask has a NaN; the weight looks at the
+                advantage's sign, or needs something else, and it is missing or NaN; or `batch` does not divide N.
         """
-        tokens = tokens_of(log_ratio, mask, advantage, needs_advantage=self.uses_advantage, name=self.name)
+        for name in given:
+            checks.known_name("argument", name, (*NEEDS, "log_ratio", "mask", "advantage", "batch"), of="coefficients")
+        missing = [need for need in self.needs if given.get(need) is None]
+        if missing:
+            raise ValueError(
+                f"weight {self.label!r} needs {missing[0]}, {NEEDS[missing[0]]}; expected {missing[0]}=... beside "
+                "log_ratio"
+            )
+        tokens = tokens_of(
+            log_ratio, mask, advantage, {need: given[need] for need in self.needs}, batch,
+            needs_advantage=self.uses_advantage, name=self.name,
+        )  # fmt: skip
         return self._where_counted(tokens)
-
-    def coefficients_of_each(self, log_ratio: Any, mask: Any = None, advantage: Any = None) -> Any:
-        """Like `coefficients`, with every sequence a batch of its own: what one trajectory alone would get."""
-        tokens = tokens_of(log_ratio, mask, advantage, needs_advantage=self.uses_advantage, name=self.name)
-        return self._where_counted(tokens._replace(one_batch=False))
 
     def _where_counted(self, tokens: Tokens) -> Any:
         # A ratio above the largest number is +inf, which a cap or a mask then bounds: no warning is due.

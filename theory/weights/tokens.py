@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import array_api_compat
 
+from theory import checks
+
 
 class Tokens(NamedTuple):
-    """A batch of N sequences of up to T tokens. At masked tokens log_ratio is 0 and advantage is 0."""
+    """N sequences of up to T tokens. At masked tokens log_ratio, advantage and what is given beside them are 0."""
 
     xp: Any
     """The array namespace (array API)."""
@@ -18,8 +22,10 @@ class Tokens(NamedTuple):
     """(N, T) bool, true where the token counts."""
     advantage: Any
     """(N, T), or None where the weight does not look at it."""
-    one_batch: bool = True
-    """Whether the N sequences are one batch; otherwise each is a batch of its own."""
+    given: Mapping[str, Any] = MappingProxyType({})
+    """What the weight needs beside these, by its name in `theory.NEEDS`, each (N, T)."""
+    batch: int = 1
+    """Every `batch` sequences in a row are one batch; it divides N."""
 
     @property
     def ratio(self) -> Any:
@@ -31,6 +37,14 @@ class Tokens(NamedTuple):
         """Number of tokens that count, at least 1 so that one can divide by it, (N, 1), of log_ratio's type."""
         count = self.xp.sum(self.xp.astype(self.mask, self.log_ratio.dtype), axis=1, keepdims=True)
         return self.xp.maximum(count, self.xp.ones_like(count))
+
+    def by_batch(self, x: Any) -> Any:
+        """(N, T) as (N / batch, batch T): the tokens of a batch in one row."""
+        return self.xp.reshape(x, (x.shape[0] // self.batch, self.batch * x.shape[1]))
+
+    def each_sequence(self, x: Any) -> Any:
+        """(N / batch, 1), a number per batch, as (N, 1): the same for each of its sequences."""
+        return self.xp.reshape(self.xp.broadcast_to(x, (x.shape[0], self.batch)), (-1, 1))
 
     @property
     def log_prefix(self) -> Any:
@@ -81,7 +95,16 @@ def exclusive_minimum(xp: Any, x: Any) -> Any:
     return result
 
 
-def tokens_of(log_ratio: Any, mask: Any, advantage: Any, *, needs_advantage: bool, name: str) -> Tokens:
+def tokens_of(
+    log_ratio: Any,
+    mask: Any,
+    advantage: Any,
+    given: Mapping[str, Any],
+    batch: int | None,
+    *,
+    needs_advantage: bool,
+    name: str,
+) -> Tokens:
     """Check the arrays of a batch and put neutral values where they are masked."""
     xp = _library("log_ratio", log_ratio)
     log_ratio = _constant(log_ratio)
@@ -95,15 +118,27 @@ def tokens_of(log_ratio: Any, mask: Any, advantage: Any, *, needs_advantage: boo
     log_ratio = xp.where(counted, log_ratio, zeros)
     if bool(xp.any(xp.isnan(log_ratio))) or bool(xp.any(log_ratio == float("inf"))):
         raise ValueError("log_ratio is NaN or +inf at a token that counts; expected numbers below +inf")
+    rows = log_ratio.shape[0]
+    batch = max(rows, 1) if batch is None else checks.whole_number("batch", batch, 1, "sequences")
+    if rows % batch:
+        raise ValueError(f"batch is {batch}; expected a divisor of the {rows} sequences")
+
+    def numbers(called: str, array: Any) -> Any:
+        _check_like(called, array, xp, log_ratio)
+        return xp.where(counted, xp.astype(_constant(array), log_ratio.dtype, copy=False), zeros)
+
+    beside = {called: numbers(called, array) for called, array in given.items()}
+    for called, array in beside.items():
+        if bool(xp.any(xp.isnan(array))):
+            raise ValueError(f"{called} is NaN at a token that counts; expected numbers")
     if advantage is None:
         if needs_advantage:
             raise ValueError(f"weight {name!r} looks at the sign of the advantage; expected advantage of shape (N, T)")
-        return Tokens(xp, log_ratio, counted, None)
-    _check_like("advantage", advantage, xp, log_ratio)
-    advantage = xp.where(counted, xp.astype(_constant(advantage), log_ratio.dtype, copy=False), zeros)
+        return Tokens(xp, log_ratio, counted, None, beside, batch)
+    advantage = numbers("advantage", advantage)
     if needs_advantage and bool(xp.any(xp.isnan(advantage))):
         raise ValueError("advantage is NaN at a token that counts; expected numbers")
-    return Tokens(xp, log_ratio, counted, advantage)
+    return Tokens(xp, log_ratio, counted, advantage, beside, batch)
 
 
 def _mask_of(xp: Any, log_ratio: Any, mask: Any) -> Any:

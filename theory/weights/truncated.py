@@ -5,16 +5,9 @@ from __future__ import annotations
 import math
 from typing import Any
 
-import numpy as np
-
 from theory.weights.options import check_cap, check_level
-from theory.weights.registry import SEQUENCE, Array, Card, Factors, Parts, constant_own, register
+from theory.weights.registry import SEQUENCE, Card, Parts, register
 from theory.weights.tokens import Tokens
-
-
-def _factors(log_ratio: Array, length: int, *, level: str, cap: float) -> Factors | None:
-    # min(W, cap) needs the whole product before it is cut: it has no factors.
-    return Factors(before=None, own=constant_own(np.minimum(np.exp(log_ratio), cap))) if level == "token" else None
 
 
 def _check(level: str, cap: float) -> None:
@@ -41,9 +34,9 @@ def _check(level: str, cap: float) -> None:
         "weight. Level 'sequence' is the product of ratios, which some libraries' 'sequence' is not. cap=inf is "
         "`token` or `sequence`.",
     ),
-    factors=_factors,
     baseline_invariant=lambda level, cap: math.isinf(cap),
     check=_check,
+    local=lambda level, cap: level == "token",
     parts=lambda level, cap: SEQUENCE if level == "sequence" else Parts(),
 )
 def truncated(tokens: Tokens, *, level: str = "token", cap: float = 2.0) -> Any:

@@ -69,7 +69,9 @@ def test_share_of_masked_tokens(pair):
     process, drifted = pair
     tokens = tokens_of(process, drifted.target, drifted.behaviour)
     interval = (0.9, 1.1)
-    outside = (np.exp(tokens.log_ratio) < interval[0]) | (np.exp(tokens.log_ratio) > interval[1])
+    walk, edge = tokens.walk, tokens.block.edge
+    ratio = np.exp(tokens.ratios.log_ratio[walk.state[edge], walk.action[edge]])
+    outside = (ratio < interval[0]) | (ratio > interval[1])
     expected = tokens.share[outside[tokens.block.acting]].sum()
     assert 0.0 < expected < 1.0
     found = token_weights(tokens, theory.weight("masked", interval=interval), None)

@@ -3,6 +3,7 @@
 import numpy as np
 
 import theory
+from tests import brute_force
 
 SIGNALS = [
     "target_advantage",
@@ -32,6 +33,7 @@ def assert_same(found, other, relative=1e-10):
 
 
 def ask(instance, weight, signal, engine, score="own", reduction="sum", **options):
+    options = brute_force.beside(*instance) | options
     return theory.moments(*instance, theory.Estimator(weight, signal, score, reduction), engine, **options)
 
 

@@ -106,8 +106,12 @@ def test_a_weight_that_couples_its_batch_sees_all_of_it(signal, reduction):
     """M2PO sets its bounds by the tokens of all trajectories of a draw. False-alarm rate 2e-6 each."""
     instance, weight = prompts(seed=39, drift=0.5), theory.weight("m2po", budget=0.1, clip=(0.95, 1.05))
     mean, outer = coupled_moments(*instance, weight, signal, 3, "sum" if reduction == "sum" else "token_mean")
-    m = ask(instance, weight, signal, "auto", reduction=reduction, trajectories=3 * 5000, seed=1)
-    assert m.engine == "sampling"
+    exact = ask(instance, weight, signal, "auto", reduction=reduction, covariance=True)
+    assert exact.engine == "enumeration"
+    np.testing.assert_allclose(exact.mean, mean, rtol=1e-10, atol=1e-13)
+    np.testing.assert_allclose(exact.covariance, outer - np.outer(mean, mean), rtol=0, atol=1e-11)
+    assert exact.variance == pytest.approx(np.trace(outer) - mean @ mean, rel=1e-10)
+    m = ask(instance, weight, signal, "sampling", reduction=reduction, trajectories=3 * 5000, seed=1)
     assert agrees(m, mean)
     assert variance_agrees(m, np.trace(outer) - mean @ mean)
     # Negative control: each trajectory with the bounds of a batch of its own.
@@ -116,12 +120,12 @@ def test_a_weight_that_couples_its_batch_sees_all_of_it(signal, reduction):
     else:
         alone, _ = group_moments(*instance, weight, signal, reduction=reduction)
     assert not agrees(m, alone)
-    for engine in ("recursion", "enumeration"):
-        with pytest.raises(
-            ValueError, match=r"depend on all 3 trajectories of a draw.*; engine='sampling' can take it"
-        ):
-            ask(instance, weight, signal, engine, reduction=reduction)
-    # A batch of one is still exact.
+    with pytest.raises(ValueError, match=r"depend on all trajectories of a draw; engine='enumeration' or 'sampling'"):
+        ask(instance, weight, signal, "recursion", reduction=reduction)
+    long = random_instance(T=12)
+    with pytest.raises(ValueError, match=r"depend on all 3 traj.* are more than an exact engine .*engine='sampling'"):
+        ask(long, weight, signal, "enumeration", reduction=reduction)
+    assert ask(long, weight, signal, "auto", reduction=reduction, trajectories=30).engine == "sampling"
     assert ask(instance, weight, "outcome", "auto", reduction="token_mean").engine == "enumeration"
 
 
@@ -233,3 +237,30 @@ def test_a_long_horizon_is_sampled_right():
     m = ask(instance, "minpro", "target_advantage", "sampling", trajectories=4000, seed=1)
     assert agrees(m, exact.mean)
     assert variance_agrees(m, exact.variance)
+
+
+@pytest.mark.parametrize("name", ["sum", "length_mean", "constant"])
+def test_a_batch_without_coupling_averages_independent_trajectories(name):
+    instance = random_instance(S=3, A=2, T=3)
+    one = ask(instance, "minpro", "outcome", "auto", reduction=name, covariance=True)
+    for engine in ("recursion", "enumeration"):
+        batch = theory.reduction(name, batch=4)
+        four = ask(instance, "minpro", "outcome", engine, reduction=batch, covariance=True)
+        np.testing.assert_allclose(four.mean, one.mean, rtol=1e-10, atol=1e-13)
+        np.testing.assert_allclose(four.covariance, one.covariance / 4, rtol=1e-9, atol=1e-12)
+        assert four.variance == pytest.approx(one.variance / 4, rel=1e-9)
+        assert four.mean_squared_error(8) == pytest.approx(one.mean_squared_error(8), rel=1e-9)
+    # Negative control: where the weight couples the batch, its mean changes with the batch.
+    m2po = theory.weight("m2po", budget=0.1, clip=(0.95, 1.05))
+    alone = ask(instance, m2po, "outcome", "auto", reduction=name)
+    coupled = ask(instance, m2po, "outcome", "auto", reduction=theory.reduction(name, batch=2))
+    assert coupled.engine == "enumeration"
+    assert np.abs(coupled.mean - alone.mean).max() > 1e-3
+
+
+def test_a_coupled_batch_that_is_averaged_is_every_tuple_of_its_trajectories():
+    instance, weight = prompts(seed=39, drift=0.5), theory.weight("m2po", budget=0.1, clip=(0.95, 1.05))
+    mean, outer = coupled_moments(*instance, weight, "outcome", 3, "sum")
+    m = ask(instance, weight, "outcome", "auto", reduction=theory.reduction("sum", batch=3), covariance=True)
+    np.testing.assert_allclose(m.mean, mean, rtol=1e-10, atol=1e-13)
+    np.testing.assert_allclose(m.covariance, outer - np.outer(mean, mean), rtol=0, atol=1e-11)

@@ -43,6 +43,13 @@ class Table(NamedTuple):
     """name -> (N, T)"""
     score: dict
     """name -> (N, T, P)"""
+    given: dict
+    """name -> (N, T)"""
+
+    def coefficients(self, weight, signal):
+        """c_t of every trajectory, each a batch of its own."""
+        given = {name: self.given[name] for name in weight.needs}
+        return weight.coefficients(self.log_ratio, self.mask, self.signal[signal], batch=1, **given)
 
 
 @lru_cache
@@ -67,18 +74,22 @@ def table(horizon=4, drift=0.7):
         state,
         {s: padded([brute_force.signals(process, target, behaviour, s, x) for x in trajectories]) for s in SIGNALS},
         {"own": own, "cumulative": np.cumsum(own, axis=1)},
+        {
+            name: padded([brute_force.given(process, target, behaviour, name, x) for x in trajectories])
+            for name in theory.NEEDS
+        },
     )
 
 
 def mean(data, weight, signal, score):
     psi = data.signal[signal]
-    c = weight.coefficients_of_each(data.log_ratio, data.mask, psi)
+    c = data.coefficients(weight, signal)
     return np.einsum("n,nt,ntp->p", data.probability, c * psi, data.score[score], optimize=True)
 
 
 def leaks(data, weight, signal):
     """E[c_t 1(s_t = s) z_t] for every t and s, shape (T, S, P): E[c_t b(s_t) z_t] is their combination by b."""
-    c = weight.coefficients_of_each(data.log_ratio, data.mask, data.signal[signal])
+    c = data.coefficients(weight, signal)
     here = data.state[:, :, None] == np.arange(data.state.max() + 1)
     return np.einsum("n,nt,nts,ntp->tsp", data.probability, c, here, data.score["own"], optimize=True)
 

@@ -10,6 +10,24 @@ S, A, NEXT = 4, 3, 2
 FACTORISING = [weight for weight in VARIANTS if weight.factorises]
 
 
+def tables(rng, steps=1):
+    """What weights need beside ratios, by (step, state, action)."""
+    return {
+        "log_probability": -rng.exponential(size=(1, S, A)),
+        "total_variation": rng.random((1, S, A)),
+        "kl": rng.exponential(size=(1, S, A)),
+        "old_log_ratio": rng.normal(size=(1, S, A)),
+        "state_ratio": rng.exponential(size=(steps, S, A)),
+        "lag": rng.integers(0, 4, size=(steps, S, A)).astype(float),
+    }
+
+
+def along(weight, given, states, actions):
+    """The same of the tokens of one trajectory, (1, T)."""
+    steps = {name: np.minimum(np.arange(len(states)), len(given[name]) - 1) for name in weight.needs}
+    return {name: given[name][t, states, actions][None] for name, t in steps.items()}
+
+
 def rebuilt(factors, states, actions, advantages):
     """c_t = [product over j < t of before_j] own(stat_t) [product over j > t of after_j], by a loop."""
     result, smallest = [], np.inf
@@ -17,7 +35,7 @@ def rebuilt(factors, states, actions, advantages):
     for t, (s, a) in enumerate(steps):
         # The advantage of every (s, a, s') of a cell at once, as an engine passes it.
         advantage = np.full((1, S, A, NEXT), advantages[t])
-        own = np.asarray(factors.own(np.full((1, 1, 1, 1), smallest), advantage))
+        own = factors.own_at(t, np.full((1, 1, 1, 1), smallest), advantage)
         c = np.broadcast_to(own, (1, S, A, NEXT))[0, s, a, 0]
         for j in range(t):
             c = c * (1.0 if factors.before is None else factors.before[steps[j]])
@@ -37,23 +55,26 @@ def test_factors_give_the_coefficients(weight, lost):
     if lost:
         log_ratio[0, 1] = -np.inf
     for length in (1, 2, 5, 5, 5, 9):
+        given = tables(rng, steps=length if length > 2 else 1)
         states, actions = rng.integers(S, size=length), rng.integers(A, size=length)
         advantages = rng.choice([-1.0, 1.0], size=length) * rng.random(length)
-        expected = weight.coefficients(log_ratio[states, actions][None], None, advantages[None])[0]
+        beside = along(weight, given, states, actions)
+        expected = weight.coefficients(log_ratio[states, actions][None], None, advantages[None], **beside)[0]
         with np.errstate(divide="ignore"):
-            factors = weight.factors(log_ratio, length)
+            factors = weight.factors(log_ratio, length, given)
         assert factors is not None
         np.testing.assert_allclose(rebuilt(factors, states, actions, advantages), expected, rtol=1e-12)
         # Both signs of the advantage.
-        opposite = weight.coefficients(log_ratio[states, actions][None], None, -advantages[None])[0]
+        opposite = weight.coefficients(log_ratio[states, actions][None], None, -advantages[None], **beside)[0]
         np.testing.assert_allclose(rebuilt(factors, states, actions, -advantages), opposite, rtol=1e-12)
 
 
 @pytest.mark.parametrize("weight", FACTORISING, ids=[weight.label for weight in FACTORISING])
 def test_only_a_weight_by_length_depends_on_the_length(weight):
-    log_ratio = np.random.default_rng(4).normal(size=(S, A))
+    rng = np.random.default_rng(4)
+    log_ratio, given = rng.normal(size=(S, A)), tables(rng)
     stat, advantage = np.array([0.5, np.inf]).reshape(2, 1, 1, 1), np.ones((1, S, A, 1))
-    short, long = (weight.factors(log_ratio, length) for length in (2, 5))
+    short, long = (weight.factors(log_ratio, length, given) for length in (2, 5))
     same = all(
         (x is None and y is None) or np.array_equal(x, y)
         for x, y in [(short.before, long.before), (short.after, long.after), (short.key, long.key)]
@@ -67,13 +88,15 @@ def test_the_walk_can_tell_two_weights_apart():
     states, actions, advantages = [0, 1, 2, 3, 1], [0, 1, 2, 0, 2], [1.0, -1.0, 1.0, -1.0, 1.0]
     log_ratio = np.zeros((S, A))
     log_ratio[states, actions] = np.log([6.0, 0.3, 1.1, 0.9, 2.5])
-    along = log_ratio[states, actions][None]
+    rng = np.random.default_rng(5)
+    given = tables(rng)
     seen = {
-        weight.label: rebuilt(weight.factors(log_ratio, 5), states, actions, advantages)
+        weight.label: rebuilt(weight.factors(log_ratio, 5, given), states, actions, advantages)
         for weight in FACTORISING
         if weight.label == weight.name
     }
     for name, values in seen.items():
-        for other in seen:
-            expected = theory.weight(other).coefficients(along, None, np.array([advantages]))[0]
-            assert np.allclose(values, expected, rtol=1e-12) == (name == other), (name, other)
+        for other in map(theory.weight, seen):
+            beside = along(other, given, states, actions)
+            expected = other.coefficients(log_ratio[states, actions][None], None, np.array([advantages]), **beside)[0]
+            assert np.allclose(values, expected, rtol=1e-12) == (name == other.name), (name, other)

@@ -215,9 +215,9 @@ TENSOR = torch.zeros((2, 3), dtype=torch.float64)
 @pytest.mark.parametrize("name", ["minpro", "ppo_clip"])
 def test_what_is_no_array_of_the_same_library_is_refused(name, arguments, message):
     weight = theory.weight(name)
-    for question in (weight.coefficients, weight.coefficients_of_each):
+    for batch in (None, 1):
         with pytest.raises(ValueError, match=message):
-            question(*arguments)
+            weight.coefficients(*arguments, batch=batch)
 
 
 def test_half_precision_and_whole_advantages_are_let_in():
@@ -289,6 +289,37 @@ def test_a_weight_of_ones_own_is_a_function_and_a_card(registry):
     assert np.abs(d["truncation"]).max() > 1e-3
     with pytest.raises(ValueError, match="unknown option 'powr' of weight 'tempered'"):
         theory.weight("tempered", powr=2.0)
+
+
+def test_a_local_weight_needs_no_factors(registry):
+    enter(local=True)
+    assert theory.weight_cards()["tempered"].engines == ("recursion", "enumeration", "sampling")
+    instance, estimator = random_instance(), theory.Estimator("tempered", "outcome")
+    by_cells, by_tree = (theory.moments(*instance, estimator, engine) for engine in ("recursion", "enumeration"))
+    np.testing.assert_allclose(by_cells.mean, by_tree.mean, rtol=1e-10, atol=1e-14)
+    np.testing.assert_allclose(by_cells.variance, by_tree.variance, rtol=1e-10)
+
+
+def test_a_need_is_one_of_the_known_ones(registry):
+    with pytest.raises(ValueError, match="unknown need 'klt' of weight 'tempered'; the nearest known name is 'kl'"):
+        enter(needs=("klt",))
+
+
+def test_what_a_weight_needs_is_asked_for(registry):
+    enter(needs=("kl",))
+    with pytest.raises(ValueError, match=r"weight 'tempered' needs kl, KL\(mu.*; expected kl=\.\.\."):
+        theory.weight("tempered").coefficients(ZEROS)
+    with pytest.raises(ValueError, match=r"unknown argument 'kll' of coefficients; the nearest known name is 'kl'"):
+        theory.weight("tempered").coefficients(ZEROS, kll=ZEROS)
+    with pytest.raises(ValueError, match=r"kl has shape \(3, 2\); expected \(2, 3\)"):
+        theory.weight("tempered").coefficients(ZEROS, kl=ZEROS.T)
+    with pytest.raises(ValueError, match=r"kl is NaN at a token that counts"):
+        theory.weight("tempered").coefficients(ZEROS, kl=ZEROS * np.nan)
+
+
+def test_a_batch_divides_the_sequences():
+    with pytest.raises(ValueError, match="batch is 3; expected a divisor of the 2 sequences"):
+        theory.weight("token").coefficients(ZEROS, batch=3)
 
 
 def test_a_weight_without_factors_is_enumerated(registry):

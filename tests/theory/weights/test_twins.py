@@ -1,5 +1,7 @@
 """Each weight against its scalar twin, on batches with holes in the mask, ratios of zero and ratios that overflow."""
 
+from typing import NamedTuple
+
 import numpy as np
 import pytest
 import torch
@@ -11,8 +13,27 @@ from tests.theory.weights.variants import IDS, ONE_AT_ONE, VARIANTS
 EVERY_WEIGHT = pytest.mark.parametrize("weight", VARIANTS, ids=IDS)
 
 
-def batch(seed, shape=(6, 7), scale=0.6, extremes=False):
-    """Log-ratios, a mask with interior holes and one row without tokens, and advantages with some zeros."""
+class Data(NamedTuple):
+    """A batch, and what some weights need beside it."""
+
+    log_ratio: np.ndarray
+    mask: np.ndarray
+    advantage: np.ndarray
+    given: dict
+
+    def map(self, function):
+        """The same with every array changed."""
+        given = {name: function(values) for name, values in self.given.items()}
+        return Data(function(self.log_ratio), function(self.mask), function(self.advantage), given)
+
+    def ask(self, weight, **options):
+        """The weight's coefficients."""
+        needed = {name: self.given[name] for name in weight.needs}
+        return weight.coefficients(self.log_ratio, self.mask, self.advantage, **needed, **options)
+
+
+def data_of(seed, shape=(6, 7), scale=0.6, extremes=False):
+    """Log-ratios, a mask with interior holes and one row without tokens, advantages with some zeros, and the rest."""
     rng = np.random.default_rng(seed)
     log_ratio = scale * rng.normal(size=shape)
     if extremes:
@@ -24,98 +45,117 @@ def batch(seed, shape=(6, 7), scale=0.6, extremes=False):
     mask[0] = True
     advantage = np.round(rng.normal(size=shape), 1)
     advantage[0, 0] = 0.0
-    log_ratio[~mask] = np.nan
-    advantage[~mask] = np.nan
-    return log_ratio, mask, advantage
+    # Log-probabilities below zero for both policies.
+    log_probability = -rng.exponential(size=shape) + np.minimum(log_ratio, 0.0)
+    given = {
+        "log_probability": log_probability,
+        "total_variation": rng.random(shape),
+        "kl": 0.1 * rng.exponential(size=shape),
+        "old_log_ratio": 0.5 * scale * rng.normal(size=shape),
+        "state_ratio": rng.exponential(size=shape),
+        "lag": rng.integers(0, 4, size=shape).astype(float),
+    }
+    assert set(given) == set(theory.NEEDS)
+    for array in (log_ratio, advantage, *given.values()):
+        array[~mask] = np.nan
+    return Data(log_ratio, mask, advantage, given)
 
 
-def slowly(weight, log_ratio, mask, advantage, one_batch=True):
-    return np.array(twins.batch_coefficients(weight, *(x.tolist() for x in (log_ratio, mask, advantage)), one_batch))
+def slowly(weight, data, batch=None):
+    given = {name: values.tolist() for name, values in data.given.items()}
+    arrays = (x.tolist() for x in data[:3])
+    return np.array(twins.batch_coefficients(weight, *arrays, given, batch))
 
 
 @EVERY_WEIGHT
 @pytest.mark.parametrize("seed", range(3))
 @pytest.mark.parametrize("shape", [(6, 7), (5, 1), (1, 1), (3, 16)])
 def test_equals_its_twin(weight, seed, shape):
-    arrays = batch(seed, shape)
-    np.testing.assert_allclose(weight.coefficients(*arrays), slowly(weight, *arrays), rtol=1e-12)
-    np.testing.assert_allclose(weight.coefficients_of_each(*arrays), slowly(weight, *arrays, False), rtol=1e-12)
+    data = data_of(seed, shape)
+    np.testing.assert_allclose(data.ask(weight), slowly(weight, data), rtol=1e-12)
+    np.testing.assert_allclose(data.ask(weight, batch=1), slowly(weight, data, 1), rtol=1e-12)
+    if shape[0] == 6:
+        np.testing.assert_allclose(data.ask(weight, batch=2), slowly(weight, data, 2), rtol=1e-12)
 
 
 @EVERY_WEIGHT
 @pytest.mark.parametrize("seed", range(5))
 def test_equals_its_twin_at_extremes(weight, seed):
-    arrays = batch(seed, extremes=True)
-    result = weight.coefficients(*arrays)
+    data = data_of(seed, extremes=True)
+    result = data.ask(weight)
     assert not np.isnan(result).any()
-    np.testing.assert_allclose(result, slowly(weight, *arrays), rtol=1e-11)
-    np.testing.assert_allclose(weight.coefficients_of_each(*arrays), slowly(weight, *arrays, False), rtol=1e-11)
+    np.testing.assert_allclose(result, slowly(weight, data), rtol=1e-11)
+    np.testing.assert_allclose(data.ask(weight, batch=1), slowly(weight, data, 1), rtol=1e-11)
 
 
 @EVERY_WEIGHT
 @pytest.mark.parametrize("extremes", [False, True])
 def test_torch_equals_numpy(weight, extremes):
-    log_ratio, mask, advantage = batch(7, extremes=extremes)
-    tensors = torch.tensor(log_ratio), torch.tensor(mask), torch.tensor(advantage)
-    result = weight.coefficients(*tensors)
+    data = data_of(7, extremes=extremes)
+    result = data.map(torch.tensor).ask(weight)
     assert result.dtype == torch.float64
-    np.testing.assert_allclose(result.numpy(), weight.coefficients(log_ratio, mask, advantage), rtol=1e-12)
+    np.testing.assert_allclose(result.numpy(), data.ask(weight), rtol=1e-12)
 
 
 @EVERY_WEIGHT
 def test_single_precision_stays_single_precision(weight):
-    arrays = batch(8)
-    expected = weight.coefficients(*arrays)
-    log_ratio, mask, advantage = arrays[0].astype(np.float32), arrays[1], arrays[2].astype(np.float32)
-    for result in (
-        weight.coefficients(log_ratio, mask, advantage),
-        weight.coefficients(torch.tensor(log_ratio), torch.tensor(mask), torch.tensor(advantage)),
-        weight.coefficients(torch.tensor(log_ratio), torch.tensor(mask), torch.tensor(arrays[2])),
-    ):
+    data = data_of(8)
+    expected = data.ask(weight)
+
+    def single(x):
+        return x if x.dtype == bool else x.astype(np.float32)
+
+    doubled = data.map(torch.tensor)._replace(log_ratio=torch.tensor(single(data.log_ratio)))
+    for given in (data.map(single), data.map(lambda x: torch.tensor(single(x))), doubled):
+        result = given.ask(weight)
         assert str(result.dtype).removeprefix("torch.") == "float32"
         np.testing.assert_allclose(np.asarray(result), expected, rtol=1e-5)
 
 
 @EVERY_WEIGHT
 def test_is_a_constant_of_the_surrogate(weight):
-    log_ratio, mask, advantage = (torch.tensor(x) for x in batch(9))
-    result = weight.coefficients(log_ratio.requires_grad_(), mask, advantage.requires_grad_())
-    assert not result.requires_grad
+    data = data_of(9).map(lambda x: torch.tensor(x, requires_grad=x.dtype != bool))
+    assert data.advantage.requires_grad
+    assert not data.ask(weight).requires_grad
 
 
 @EVERY_WEIGHT
 def test_leaves_its_arguments_alone(weight):
-    arrays = batch(10)
-    copies = [x.copy() for x in arrays]
-    weight.coefficients(*arrays)
-    for array, copy in zip(arrays, copies, strict=True):
+    data = data_of(10)
+    copies = data.map(np.copy)
+    data.ask(weight)
+    for array, copy in zip((*data[:3], *data.given.values()), (*copies[:3], *copies.given.values()), strict=True):
         np.testing.assert_array_equal(array, copy)
 
 
 @pytest.mark.parametrize("weight", ONE_AT_ONE, ids=[weight.label for weight in ONE_AT_ONE])
 def test_equal_policies_have_weight_one(weight):
-    result = weight.coefficients(np.zeros((2, 3)), None, np.array([[1.0, -1.0, 0.0]] * 2))
-    np.testing.assert_array_equal(result, np.ones((2, 3)))
+    zeros, one = np.zeros((2, 3)), np.ones((2, 3))
+    given = dict.fromkeys(theory.NEEDS, zeros) | {"log_probability": zeros - 1.0, "state_ratio": one}
+    data = Data(zeros, one, np.array([[1.0, -1.0, 0.0]] * 2), given)
+    np.testing.assert_array_equal(data.ask(weight), one)
 
 
 @EVERY_WEIGHT
 def test_the_layout_of_a_batch_does_not_matter(weight):
     """Masked tokens, wherever they stand, change nothing: the counted tokens pushed together give the same."""
-    log_ratio, mask, advantage = batch(11)
-    order = np.argsort(~mask, axis=1, kind="stable")
-    packed = (np.take_along_axis(x, order, axis=1) for x in (log_ratio, mask, advantage))
-    expected = np.take_along_axis(weight.coefficients(log_ratio, mask, advantage), order, axis=1)
-    np.testing.assert_allclose(weight.coefficients(*packed), expected, rtol=1e-12)
+    data = data_of(11)
+    order = np.argsort(~data.mask, axis=1, kind="stable")
+
+    def packed(x):
+        return np.take_along_axis(x, order, axis=1)
+
+    np.testing.assert_allclose(data.map(packed).ask(weight), packed(data.ask(weight)), rtol=1e-12)
 
 
 @EVERY_WEIGHT
 def test_only_a_coupling_weight_looks_at_other_sequences(weight):
-    arrays = batch(12, scale=1.0)
-    alone = weight.coefficients_of_each(*arrays)
+    data = data_of(12, scale=1.0)
+    alone = data.ask(weight, batch=1)
     if not weight.family.couples_batch:
-        np.testing.assert_array_equal(weight.coefficients(*arrays), alone)
+        np.testing.assert_array_equal(data.ask(weight), alone)
     for n in range(len(alone)):
-        row = weight.coefficients(*(x[n : n + 1] for x in arrays))
+        row = data.map(lambda x, n=n: x[n : n + 1]).ask(weight)
         np.testing.assert_allclose(row, alone[n : n + 1], rtol=1e-13)
 
 
@@ -126,7 +166,7 @@ def test_the_batch_sets_the_bounds_of_m2po():
     # Together: squares 1.44 and 0.25, mean capped at tau 0.5 (tau^2 + 0.25) / 2 <= 1 holds up to tau^2 = 1.75: no clip.
     np.testing.assert_allclose(weight.coefficients(log_ratio, None, advantage), np.exp(log_ratio))
     # Alone: tau = 1 < 1.2, clipped.
-    np.testing.assert_allclose(weight.coefficients_of_each(log_ratio, None, advantage), [[0.0], [np.exp(0.5)]])
+    np.testing.assert_allclose(weight.coefficients(log_ratio, None, advantage, batch=1), [[0.0], [np.exp(0.5)]])
 
 
 def test_every_weight_has_a_twin():

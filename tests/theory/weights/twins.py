@@ -1,6 +1,8 @@
 """Every weight again, as a scalar loop over the tokens that a reader can check by eye.
 
-A twin sees only the tokens that count: lists of their log-ratios and signals, in order. It returns their coefficients.
+A twin sees only the tokens that count: lists of their log-ratios and signals, in order, and of what the weight needs
+beside them by name. It returns their coefficients. The twin of a weight that couples a batch sees a list of such lists,
+one for each sequence of the batch.
 """
 
 from __future__ import annotations
@@ -94,8 +96,7 @@ def gspo(log_ratios, advantages, *, clip):
 
 
 def m2po(log_ratios, advantages, *, budget, clip):
-    """Here the lists hold the tokens of the whole batch."""
-    pairs = list(zip(log_ratios, advantages, strict=True))
+    pairs = [pair for rows in zip(log_ratios, advantages, strict=True) for pair in zip(*rows, strict=True)]
     squares = [x * x for x, advantage in pairs if (advantage > 0 and x > 0) or (advantage < 0 and x < 0)]
 
     def fits(tau):
@@ -111,7 +112,7 @@ def m2po(log_ratios, advantages, *, budget, clip):
             middle = 0.5 * (tau + above)
             tau, above = (middle, above) if fits(middle) else (tau, middle)
     low, high = min(clip[0], exp(-tau)), max(clip[1], exp(tau))
-    return ppo_clip(log_ratios, advantages, clip=(low, high), dual=None)
+    return [ppo_clip(*rows, clip=(low, high), dual=None) for rows in zip(log_ratios, advantages, strict=True)]
 
 
 TWINS = {
@@ -123,22 +124,40 @@ TWINS = {
 }  # fmt: skip
 
 
-def coefficients(weight, log_ratios, advantages):
+def coefficients(weight, log_ratios, advantages, given=None):
     """c_t of one sequence whose tokens all count, the sequence being a batch of its own."""
     if not log_ratios:
         return []
-    return TWINS[weight.name](list(log_ratios), list(advantages), **weight.options)
+    beside = {name: list(given[name]) for name in weight.needs}
+    if weight.family.couples_batch:
+        beside = {name: [values] for name, values in beside.items()}
+        return TWINS[weight.name]([list(log_ratios)], [list(advantages)], **beside, **weight.options)[0]
+    return TWINS[weight.name](list(log_ratios), list(advantages), **beside, **weight.options)
 
 
-def batch_coefficients(weight, log_ratio, mask, advantage, one_batch=True):
-    """c_t of (N, T) nested lists, zero where masked."""
-    rows = range(len(log_ratio))
-    counted = [[(n, t) for t in range(len(mask[n])) if mask[n][t]] for n in rows]
-    if weight.family.couples_batch and one_batch:
-        counted = [[place for row in counted for place in row]]
+def batch_coefficients(weight, log_ratio, mask, advantage, given=None, batch=None):
+    """c_t of (N, T) nested lists, zero where masked; every `batch` sequences are one batch, by default all."""
+    N = len(log_ratio)
+    places = [[(n, t) for t in range(len(mask[n])) if mask[n][t]] for n in range(N)]
     result = [[0.0] * len(row) for row in log_ratio]
-    for places in counted:
-        values = coefficients(weight, [log_ratio[n][t] for n, t in places], [advantage[n][t] for n, t in places])
-        for (n, t), value in zip(places, values, strict=True):
-            result[n][t] = value
+
+    def of(values, row):
+        return [values[n][t] for n, t in row]
+
+    size = N if batch is None else batch
+    for first in range(0, N, size):
+        rows = places[first : first + size]
+        names = {name: given[name] for name in weight.needs}
+        if weight.family.couples_batch:
+            beside = {name: [of(values, row) for row in rows] for name, values in names.items()}
+            arguments = [of(log_ratio, row) for row in rows], [of(advantage, row) for row in rows]
+            found = TWINS[weight.name](*arguments, **beside, **weight.options)
+        else:
+            found = [
+                coefficients(weight, of(log_ratio, row), of(advantage, row), {k: of(v, row) for k, v in names.items()})
+                for row in rows
+            ]
+        for row, values in zip(rows, found, strict=True):
+            for (n, t), value in zip(row, values, strict=True):
+                result[n][t] = value
     return result

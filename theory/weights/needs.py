@@ -1,0 +1,15 @@
+"""What a weight may need to know of a token beside its ratio, its mask and its advantage."""
+
+from __future__ import annotations
+
+NEEDS = {
+    "log_probability": "log pi(a_t|s_t), (N, T)",
+    "total_variation": "TV(mu(.|s_t), pi(.|s_t)) = half the sum over a of |mu - pi|, (N, T)",
+    "kl": "KL(mu(.|s_t) || pi(.|s_t)) in nats, (N, T)",
+    "old_log_ratio": "log pi_old(a_t|s_t) - log mu(a_t|s_t), (N, T): the policy of the start of the update over the "
+    "one that generated the data",
+    "state_ratio": "d^pi_t(s_t) / d^mu_t(s_t), (N, T): how much likelier the state is under the policy being trained",
+    "lag": "number of updates between the policy that drew the token and the one being trained, (N, T)",
+}
+"""name -> what it is. Exact engines compute the first three and `state_ratio` from the policies; `old_log_ratio` and
+`lag` need `old=` and `lag=` beside the behaviour policy. `theory.Weight.coefficients` takes each by its name."""
