@@ -13,11 +13,12 @@ export OMP_NUM_THREADS := 1
 export MKL_NUM_THREADS := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help sweep figures test bench clean
+.PHONY: help sweep figures docs test test-peers bench clean
+.SECONDARY:
 .DELETE_ON_ERROR:
 
 help: ## This list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 sweep: $(VENV)/.core ## Bias and variance of every correction, to results/default (FILE=settings.toml, OUT=folder)
 	$(BIN)/testbed sweep $(FILE) $(if $(OUT),--out $(OUT))
@@ -25,17 +26,35 @@ sweep: $(VENV)/.core ## Bias and variance of every correction, to results/defaul
 figures: $(VENV)/.core ## Draw every figure from the results of the sweep
 	$(BIN)/python -m figures
 
+docs: $(VENV)/.core ## Write docs/cards.md, the reference of every card, from the registries
+	$(BIN)/testbed list --markdown > docs/cards.md.part
+	mv docs/cards.md.part docs/cards.md
+
 test: $(VENV)/.test ## Lint, types and tests; installs PyTorch and the test tools first
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/pytest -n $(TEST_PROCESSES)
 
+# TRL, verl and torchrl need different versions of the same packages, so that each gets an environment of its own.
+PEERS := trl verl torchrl
+
+test-peers: $(PEERS:%=test-peer-%) ## The presets against the live code of TRL, verl and torchrl (installs them first)
+
+test-peer-%: .venv-%/.peer
+	.venv-$*/bin/python -m pytest -p no:cacheprovider -W ignore tests/peers/live/test_$*.py
+
+.venv-%/.peer: pyproject.toml constraints.txt tests/peers/live/constraints-verl.txt
+	test -x .venv-$*/bin/python || $(PYTHON) -m venv .venv-$*
+	.venv-$*/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt \
+		$(if $(filter verl,$*),-c tests/peers/live/constraints-verl.txt) -e '.[torch,$*]' pytest hypothesis
+	@touch $@
+
 bench: $(VENV)/.core ## Speed of the engines, each beside its plain twin
 	$(BIN)/python -m benchmarks
 
 clean: ## Remove the environment and caches; results stay
-	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(PEERS:%=.venv-%) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(VENV)/.core: pyproject.toml constraints.txt

@@ -111,6 +111,11 @@ def _occupancy(process, policy):
     return total
 
 
+def _log(probability):
+    """log 0 is -inf, without a warning."""
+    return np.log(probability) if probability > 0.0 else -np.inf
+
+
 def given(process, target, behaviour, name, trajectory):
     """What a weight may need beside ratios, by its name in `theory.NEEDS`, along a trajectory."""
     pi, mu = target.probabilities, behaviour.probabilities
@@ -118,13 +123,13 @@ def given(process, target, behaviour, name, trajectory):
     result = []
     for t, (s, a) in enumerate(zip(trajectory.states, trajectory.actions, strict=False)):
         if name == "log_probability":
-            value = np.log(pi[s, a])
+            value = _log(pi[s, a])
         elif name == "total_variation":
             value = 0.5 * sum(abs(pi[s, b] - mu[s, b]) for b in range(process.actions))
         elif name == "kl":
-            value = sum(mu[s, b] * np.log(mu[s, b] / pi[s, b]) for b in range(process.actions) if mu[s, b] > 0.0)
+            value = sum(mu[s, b] * (_log(mu[s, b]) - _log(pi[s, b])) for b in range(process.actions) if mu[s, b] > 0.0)
         elif name == "old_log_ratio":
-            value = np.log(others["old"].probabilities[s, a] / mu[s, a])
+            value = _log(others["old"].probabilities[s, a]) - _log(mu[s, a])
         elif name == "lag":
             value = others["lag"][t, s]
         elif name == "state_ratio":

@@ -1,6 +1,11 @@
 """Exact mathematics of off-policy policy gradients."""
 
 from theory.baselines import OptimalBaseline, baseline_moments, optimal_baseline
+from theory.critic.bound import EfficiencyBound, efficiency_bound
+from theory.critic.cards import CriticCard, critic_cards
+from theory.critic.choice import critic_moments
+from theory.critic.gradients import action_value_gradient
+from theory.critic.tables import noisy_critic
 from theory.decomposition import Decomposition, decompose
 from theory.diagnostic.cards import DiagnosticCard, diagnostic_cards
 from theory.diagnostic.exact import diagnostics
@@ -15,6 +20,8 @@ from theory.groups import GroupSignal, group
 from theory.invariance import BaselineLeak, ValueContribution, WorstBaseline, baseline_leak, value_contribution
 from theory.penalties import KLPenalty, kl_penalty
 from theory.policy import SoftmaxPolicy
+from theory.presets.record import Preset
+from theory.presets.registry import preset, preset_cards
 from theory.process import MarkovProcess
 from theory.signals import Signal, SignalCard, signal, signal_cards
 from theory.value_functions import Values, values
@@ -27,10 +34,12 @@ __all__ = [
     "NEEDS",
     "BaselineLeak",
     "Card",
+    "CriticCard",
     "Decomposition",
     "DiagnosticCard",
     "Diagnostics",
     "Divergences",
+    "EfficiencyBound",
     "Estimator",
     "Factors",
     "GroupSignal",
@@ -40,6 +49,7 @@ __all__ = [
     "Moments",
     "OptimalBaseline",
     "Parts",
+    "Preset",
     "Reduction",
     "SequenceDivergences",
     "Signal",
@@ -50,19 +60,26 @@ __all__ = [
     "Values",
     "Weight",
     "WorstBaseline",
+    "action_value_gradient",
     "baseline_leak",
     "baseline_moments",
+    "critic_cards",
+    "critic_moments",
     "decompose",
     "diagnostic_cards",
     "diagnostics",
     "divergences",
+    "efficiency_bound",
     "group",
     "group_variance",
     "kl_penalty",
     "moments",
+    "noisy_critic",
     "optimal_baseline",
     "performance_difference",
     "policy_gradient",
+    "preset",
+    "preset_cards",
     "reduction",
     "register",
     "renyi_divergence",

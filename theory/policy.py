@@ -84,6 +84,11 @@ class SoftmaxPolicy:
         return SoftmaxPolicy.from_features, (self._features, self.parameters)
 
     @property
+    def features(self) -> Array | None:
+        """(S, A, P) of a log-linear policy, or None for a tabular one."""
+        return self._features
+
+    @property
     def states(self) -> int:
         """S, the number of states."""
         return int(self.logits.shape[0])

@@ -46,15 +46,33 @@ def check_budget(name: str, budget: Any) -> None:
 
 
 def check_level(level: Any) -> None:
-    """Raise unless `level` says whose ratio is meant: the token's, or the product over the sequence."""
-    if level not in ("token", "sequence"):
-        raise ValueError(f"level is {level!r}; expected 'token' or 'sequence'")
+    """Raise unless `level` says whose ratio is meant: the token's, or the product over its prefix or the sequence."""
+    if level not in ("token", "prefix", "sequence"):
+        raise ValueError(f"level is {level!r}; expected 'token', 'prefix' or 'sequence'")
 
 
 def check_flag(name: str, flag: Any) -> None:
     """Raise unless `flag` is True or False."""
     if not isinstance(flag, bool):
         raise ValueError(f"{name} is {flag!r}; expected True or False")
+
+
+def check_number(name: str, value: Any, of_what: str) -> None:
+    """Raise unless `value` is a finite number."""
+    if not _is_number(value) or math.isinf(value):
+        raise ValueError(f"{name} is {value!r}; expected a finite number, {of_what}")
+
+
+def check_positive(name: str, value: Any, of_what: str) -> None:
+    """Raise unless `value` is a finite number above 0."""
+    if not _is_number(value) or not 0.0 < value < math.inf:
+        raise ValueError(f"{name} is {value!r}; expected a finite number above 0, {of_what}")
+
+
+def check_fraction(name: str, value: Any, *, zero: bool = True) -> None:
+    """Raise unless `value` is a number from 0 to 1, with `zero` including 0."""
+    if not _is_number(value) or not 0.0 <= value <= 1.0 or (value == 0.0 and not zero):
+        raise ValueError(f"{name} is {value!r}; expected a number {'from 0' if zero else 'above 0 and up'} to 1")
 
 
 def bounds_nothing(bounds: tuple[float, float] | None) -> bool:

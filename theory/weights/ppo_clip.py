@@ -30,6 +30,8 @@ def _check(clip: tuple[float, float], dual: float | None) -> None:
             "GRPO",
             "Dr.GRPO",
             "DAPO",
+            "clip-higher",
+            "dual clip",
             "TRL loss_type=grpo | dr_grpo | dapo, epsilon=1-low, epsilon_high=high-1",
             "verl policy_loss=vanilla, clip_ratio_low=1-low, clip_ratio_high=high-1, clip_ratio_c=dual",
         ),

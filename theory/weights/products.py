@@ -6,8 +6,13 @@ from typing import Any
 
 import numpy as np
 
-from theory.weights.registry import Array, Factors, Parts, constant_own
+from theory.weights.registry import SEQUENCE, Array, Factors, Parts, constant_own
 from theory.weights.tokens import Tokens, exclusive_minimum
+
+
+def level_parts(level: str) -> Parts:
+    """The ratio of the token, of the prefix up to and including it, or of the sequence."""
+    return {"token": Parts(), "prefix": Parts("full"), "sequence": SEQUENCE}[level]
 
 
 def product(tokens: Tokens, parts: Parts) -> Any:
@@ -20,7 +25,7 @@ def product(tokens: Tokens, parts: Parts) -> Any:
     if parts.suffix != "none":
         log_weight = log_weight + _power(tokens.log_suffix, parts.suffix, tokens)
     if parts.prefix.endswith("minimum"):
-        log_weight = log_weight + _log_minimum(tokens, inclusive=parts.prefix == "inclusive_minimum")
+        log_weight = log_weight + log_minimum(tokens, inclusive=parts.prefix == "inclusive_minimum")
     elif parts.prefix != "none":
         log_weight = log_weight + _power(tokens.log_prefix, parts.prefix, tokens)
     return xp.exp(log_weight)
@@ -54,7 +59,7 @@ def _power(log_value: Any, part: str, tokens: Tokens) -> Any:
     return log_value / tokens.length if part == "root" else log_value
 
 
-def _log_minimum(tokens: Tokens, *, inclusive: bool) -> Any:
+def log_minimum(tokens: Tokens, *, inclusive: bool) -> Any:
     """log m_t, zero where there is no earlier token."""
     xp, log_ratio = tokens.xp, tokens.log_ratio
     never = float("inf")

@@ -254,7 +254,8 @@ class Weight:
     def label(self) -> str:
         """Name and the options that differ from their defaults, such as `minpro(clip=(0.8, 1.28))`."""
         changed = {k: v for k, v in self.options.items() if v != self.family.options[k]}
-        return self.name + (f"({', '.join(f'{k}={v}' for k, v in changed.items())})" if changed else "")
+        texts = [f"{k}={v.label if isinstance(v, Weight) else v}" for k, v in changed.items()]
+        return self.name + (f"({', '.join(texts)})" if texts else "")
 
     @property
     def baseline_invariant(self) -> bool:
@@ -403,7 +404,12 @@ def _restore(name: str, options: Mapping[str, Any]) -> Weight:
 
 
 def _plain(value: Any) -> Any:
-    """An option as plain numbers and tuples, whether it comes as such, as a list, or as an array."""
+    """An option as plain numbers and tuples, whether it comes as such, as a list, or as an array.
+
+    A weight at its default options is its name, so that both spellings make equal weights.
+    """
+    if isinstance(value, Weight):
+        return value.name if value.options == value.family.options else value
     if hasattr(value, "tolist"):
         value = value.tolist()
     return tuple(map(_plain, value)) if isinstance(value, (list, tuple)) else value

@@ -66,9 +66,11 @@ _register(
             ("behaviour_advantage", "cumulative"),
             ("reward", "cumulative"),
         ),
-        aliases=("cumulative token ratio", "per-decision importance sampling"),
+        aliases=("cumulative token ratio", "per-decision importance sampling", "PDIS"),
         caution="Exact with the advantage of the target policy only; with an outcome or the advantage of the behaviour "
-        "policy the continuation is the behaviour policy's.",
+        "policy the continuation is the behaviour policy's. Per-decision importance sampling is this weight with the "
+        "signal 'reward' and the cumulative score; divided by the batch's mean it is `self_normalised` with "
+        "level='prefix'.",
     ),
     baseline_invariant=True,
 )

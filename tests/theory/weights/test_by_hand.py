@@ -157,7 +157,16 @@ def test_the_threshold_of_m2po(squares, budget, tau_squared):
 @pytest.mark.parametrize("name", sorted(theory.weight_cards()))
 def test_an_action_the_target_never_takes(name):
     """rho = 0 after a large ratio: zero in every product, and never NaN."""
-    result = coefficients(name, [1e300, 1e300, 0, 1e300, 1e300, 1e300], [1, -1, 1, -1, 1, -1])
+    ratios = np.array([[1e300, 1e300, 0, 1e300, 1e300, 1e300]])
+    with np.errstate(divide="ignore"):
+        log_ratio = np.log(ratios)
+    given = dict.fromkeys(theory.NEEDS, np.ones_like(ratios)) | {
+        "log_probability": np.where(ratios > 0, -1.0, -np.inf),
+        "kl": np.where(ratios > 0, 1.0, np.inf),
+    }
+    weight = theory.weight(name)
+    beside = {need: given[need] for need in weight.needs}
+    result = weight.coefficients(log_ratio, None, np.array([[1, -1, 1, -1, 1, -1]]), **beside)[0]
     assert not np.isnan(result).any()
     if name in ("sequence", "geometric"):
         np.testing.assert_array_equal(result, 0)

@@ -87,7 +87,7 @@ def test_the_walk_can_tell_two_weights_apart():
     # Ratios at which every default bound binds: masked and token agree where no ratio leaves the interval.
     states, actions, advantages = [0, 1, 2, 3, 1], [0, 1, 2, 0, 2], [1.0, -1.0, 1.0, -1.0, 1.0]
     log_ratio = np.zeros((S, A))
-    log_ratio[states, actions] = np.log([6.0, 0.3, 1.1, 0.9, 2.5])
+    log_ratio[states, actions] = np.log([9.0, 0.3, 1.1, 0.9, 2.5])
     rng = np.random.default_rng(5)
     given = tables(rng)
     seen = {

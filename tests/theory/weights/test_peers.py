@@ -44,6 +44,7 @@ AGGREGATIONS = {
     "token_mean": token_mean,
     "sequence_mean_token_mean": sequence_mean_token_mean,
     "seq_mean_token_mean": sequence_mean_token_mean,
+    "sequence_mean": sequence_mean_token_mean,
     "sequence_mean_token_sum": sequence_mean_token_sum,
     "seq_mean_token_sum": sequence_mean_token_sum,
     "sequence_mean_token_sum_over_max_length": sequence_mean_token_sum_over_max_length,
@@ -96,6 +97,15 @@ SINGLE = [
     ("openrlhf", "PolicyLoss ppo", "token_mean", PPO),
     ("openrlhf", "PolicyLoss gspo", "sequence_mean_token_mean", GSPO),
     ("areal", "ppo_actor_loss_fn token level, no rejection", "token_mean", PPO),
+    ("trl", "GRPOTrainer loss_type=sapo", "sequence_mean_token_mean", theory.weight("sapo")),
+    ("verl", "sapo", "sequence_mean_token_mean", theory.weight("sapo")),
+    # AReaL's SAPO is the same weight with one count for the tokens of the batch.
+    ("areal", "sapo_loss_fn", "token_mean", theory.weight("sapo")),
+    ("trl", "GRPOTrainer loss_type=vespo", "token_mean", theory.weight("vespo")),
+    # A mean over sequences of geometric means: each token's share of a sequence's gradient is 1/L.
+    ("verl", "geo_mean (GMPO)", "sequence_mean", theory.weight("gmpo")),
+    ("verl", "dppo_tv", "token_mean", theory.weight("dppo", cap=3.0)),
+    ("verl", "dppo_kl", "token_mean", theory.weight("dppo", divergence="binary_kl", cap=3.0)),
 ]
 
 # A second, constant factor from old / roll multiplies the PPO term of theta / old.
@@ -147,7 +157,8 @@ def distance(coefficients, aggregation, batch, result):
 def distances(case, weight):
     for batch, result in zip(BATCHES, case["results"], strict=True):
         log_ratio = batch["logp"] - batch[case["anchor"]]
-        c = weight.coefficients(log_ratio, batch["mask"], advantages(batch))
+        given = {"log_probability": batch["logp"]} if weight.needs else {}
+        c = weight.coefficients(log_ratio, batch["mask"], advantages(batch), **given)
         yield distance(c, case["settings"]["aggregation"], batch, result)
 
 
@@ -180,6 +191,8 @@ def test_the_sequence_mask_of_openrlhf_is_by_the_geometric_mean_and_keeps_token_
         mean = theory.weight("geometric").coefficients(engines, mask)
         kept = np.where((mean >= 0.5) & (mean <= 5.0), np.exp(engines), 0.0)
         assert distance(ppo * kept, "token_mean", batch, result) < 1e-5
+        mask_of_ours = theory.weight("sequence_mask", interval=(0.5, 5.0), tokens="token")
+        assert distance(ppo * mask_of_ours.coefficients(engines, mask), "token_mean", batch, result) < 1e-5
         product = theory.weight("masked", level="sequence").coefficients(engines, mask)
         ours.append(distance(ppo * product, "token_mean", batch, result))
     assert min(ours) > 0.1
@@ -194,11 +207,31 @@ def test_the_sequence_mask_of_openrlhf_is_by_the_geometric_mean_and_keeps_token_
         ("trl", "GRPOTrainer loss_type=cispo", theory.weight("cispo", clip=(0.8, 1.28))),
         ("torchrl", "GRPOLoss", theory.weight("ppo_clip", clip=(0.8, 1.2))),
         ("torchrl", "GRPOLoss", theory.weight("token")),
+        ("trl", "GRPOTrainer loss_type=vespo", theory.weight("vespo", k_positive=1.5)),
+        ("verl", "dppo_tv", theory.weight("dppo", divergence="binary_kl", cap=3.0)),
+        ("verl", "dppo_kl", theory.weight("dppo", cap=3.0)),
+        ("areal", "sapo_loss_fn", theory.weight("sapo", tau_positive=1.05, tau_negative=1.0)),
     ],
 )  # fmt: skip
 def test_the_comparison_tells_weights_apart(library, call, weight):
     """Negative control: same name, different thing, and the right name with another bound."""
     assert min(distances(CASES[library, call, "token_mean"], weight)) > 1e-2
+
+
+def test_verls_binary_kl_is_of_mu_from_pi_and_not_of_pi_from_mu():
+    """The second batch tells: one more token is dropped by the other direction."""
+    case = CASES["verl", "dppo_kl", "token_mean"]
+    missed = []
+    for batch, result in zip(BATCHES, case["results"], strict=True):
+        pi, mu, adv = np.exp(batch["logp"]), np.exp(batch["old"]), advantages(batch)
+        outward = np.sign(adv) * (pi - mu) > 0
+        for first, second in ((mu, pi), (pi, mu)):
+            kl = first * np.log(first / second) + (1 - first) * np.log((1 - first) / (1 - second))
+            c = np.where(outward & (kl > 0.05), 0.0, np.minimum(pi / mu, 3.0))
+            missed.append(distance(c, "token_mean", batch, result))
+    forward, reverse = missed[::2], missed[1::2]
+    assert max(forward) < 1e-5
+    assert max(reverse) > 0.1
 
 
 def test_the_comparison_tells_aggregations_apart():

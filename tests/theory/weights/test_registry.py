@@ -22,6 +22,8 @@ ZEROS = np.zeros((2, 3))
         ("minpr", "minpro"), ("ppo-clip", "ppo_clip"), ("vtrace", "v_trace"), ("truncate", "truncated"),
         ("sequnce", "sequence"), ("gsp", "gspo"), ("CISP", "cispo"), ("m2p", "m2po"), ("mask", "masked"),
         ("GRPO", "ppo_clip"), ("dapo", "ppo_clip"), ("IcePop", "masked"), ("TIS", "truncated"), ("CISPO", "cispo"),
+        ("SNIS", "self_normalised"), ("decoupled PPO", "decoupled"), ("reinforce_pro", "prefix_mask"), ("CPPO", "cppo"),
+        ("marginalized importance sampling", "marginalised"), ("PDIS", "prefix"), ("TEPO", "pnpo"),
     ],
 )  # fmt: skip
 def test_an_unknown_name_gets_the_nearest(name, nearest):
@@ -33,6 +35,7 @@ def test_an_unknown_name_gets_the_nearest(name, nearest):
     ("name", "option", "nearest"),
     [
         ("minpro", "clp", "clip"),
+        ("decoupled", "behavior", "behaviour"),
         ("truncated", "capp", "cap"),
         ("v_trace", "trace", "trace_cap"),
         ("m2po", "bud", "budget"),
@@ -49,7 +52,7 @@ def test_an_unrelated_name_gets_the_known_ones_only():
     with pytest.raises(ValueError, match="unknown weight 'xyz'") as caught:
         theory.weight("xyz")
     assert "nearest" not in str(caught.value)
-    assert "known: cispo, " in str(caught.value)
+    assert "known: aspo, " in str(caught.value)
 
 
 def test_an_option_where_there_are_none():
@@ -75,7 +78,28 @@ def test_an_option_where_there_are_none():
         ("truncated", {"cap": math.nan}),
         ("truncated", {"cap": "2"}),
         ("truncated", {"cap": True}),
-        ("truncated", {"level": "prefix"}),
+        ("truncated", {"level": "prefixes"}),
+        ("self_normalised", {"level": "batch"}),
+        ("self_normalised", {"cap": 0.0}),
+        ("ctpo", {"epsilon_low": -0.1}),
+        ("ctpo", {"power": math.inf}),
+        ("ctpo", {"dual": -1.0}),
+        ("pnpo", {"epsilon_high": math.nan}),
+        ("pnpo", {"gate": 1}),
+        ("window", {"size": -1}),
+        ("window", {"size": 1.5}),
+        ("nfpo", {"steps": 0}),
+        ("retrace", {"decay": 0.0}),
+        ("retrace", {"decay": 1.1}),
+        ("prefix_mask", {"statistic": "mean"}),
+        ("prefix_mask", {"interval": (2.0, 0.5)}),
+        ("cppo", {"delta": 0.0}),
+        ("cppo", {"w_min": 1.2}),
+        ("cppo", {"delta_b": "p95"}),
+        ("cppo", {"delta_b": -0.1}),
+        ("decoupled", {"anchor": "new"}),
+        ("decoupled", {"anchor": 1.5}),
+        ("decoupled", {"anchor": True}),
         ("v_trace", {"cap": 0.0}),
         ("v_trace", {"trace_cap": 0.0}),
         ("ppo_clip", {"clip": (0.2, 0.28)}),  # offsets, not bounds
@@ -150,11 +174,12 @@ def test_hybrids_are_their_parts():
 
 @pytest.mark.parametrize("weight", VARIANTS, ids=IDS)
 def test_a_missing_advantage_is_said(weight):
+    given = dict.fromkeys(weight.needs, ZEROS)
     if weight.uses_advantage:
         with pytest.raises(ValueError, match=f"weight '{weight.name}' looks at the sign of the advantage"):
-            weight.coefficients(ZEROS)
+            weight.coefficients(ZEROS, **given)
     else:
-        weight.coefficients(ZEROS)
+        weight.coefficients(ZEROS, **given)
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf])

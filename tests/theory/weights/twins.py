@@ -9,12 +9,9 @@ from __future__ import annotations
 
 import math
 
-INFINITY = math.inf
-
-
-def exp(x):
-    """e^x that overflows to +inf, as arrays do, where math.exp would raise."""
-    return INFINITY if x > 709.0 else math.exp(x)
+import theory
+from tests.theory.weights.plain import INFINITY, exp, has_gradient
+from tests.theory.weights.prefix_twins import PREFIX_TWINS
 
 
 def none(log_ratios, advantages):
@@ -52,12 +49,12 @@ def minpro(log_ratios, advantages, *, clip, inclusive):
 
 
 def truncated(log_ratios, advantages, *, level, cap):
-    ratios = token(log_ratios, advantages) if level == "token" else sequence(log_ratios, advantages)
+    ratios = {"token": token, "prefix": prefix, "sequence": sequence}[level](log_ratios, advantages)
     return [min(ratio, cap) for ratio in ratios]
 
 
 def masked(log_ratios, advantages, *, level, interval):
-    ratios = token(log_ratios, advantages) if level == "token" else sequence(log_ratios, advantages)
+    ratios = {"token": token, "prefix": prefix, "sequence": sequence}[level](log_ratios, advantages)
     return [ratio if interval[0] <= ratio <= interval[1] else 0.0 for ratio in ratios]
 
 
@@ -72,15 +69,6 @@ def v_trace(log_ratios, advantages, *, cap, trace_cap):
         result.append(exp(log_trace + min(math.log(cap), log_rho)))
         log_trace += min(math.log(trace_cap), log_rho)
     return result
-
-
-def has_gradient(ratio, advantage, low, high, dual=None):
-    """Whether min(ratio A, clip(ratio, low, high) A), or its dual clip, has a gradient in the ratio."""
-    if advantage > 0:
-        return ratio <= high
-    if advantage < 0:
-        return ratio >= low and (dual is None or ratio <= dual)
-    return True
 
 
 def ppo_clip(log_ratios, advantages, *, clip, dual):
@@ -115,11 +103,145 @@ def m2po(log_ratios, advantages, *, budget, clip):
     return [ppo_clip(*rows, clip=(low, high), dual=None) for rows in zip(log_ratios, advantages, strict=True)]
 
 
+def sapo(log_ratios, advantages, *, tau_positive, tau_negative):
+    result = []
+    for log_rho, advantage in zip(log_ratios, advantages, strict=True):
+        rho = exp(log_rho)
+        x = (tau_positive if advantage > 0 else tau_negative) * (rho - 1.0)
+        # Beyond 700 both 1 - p and its product with any finite rho are zero.
+        result.append(4.0 * rho / (1.0 + exp(-x)) / (1.0 + exp(x)) if x < 700.0 else 0.0)
+    return result
+
+
+def aspo(log_ratios, advantages, *, clip, cap, dual):
+    result = []
+    for log_rho, advantage in zip(log_ratios, advantages, strict=True):
+        rho, inverse = exp(log_rho), exp(-log_rho)
+        if advantage < 0:
+            result.append(0.0 if rho < clip[0] else rho if dual is None else min(rho, dual))
+        else:
+            result.append(0.0 if rho > clip[1] else min(inverse, cap))
+    return result
+
+
+def topr(log_ratios, advantages, *, level, cap):
+    tapered = truncated(log_ratios, advantages, level=level, cap=cap)
+    return [1.0 if advantage > 0 else c for c, advantage in zip(tapered, advantages, strict=True)]
+
+
+def both_probabilities(log_rho, log_pi):
+    """pi and mu of the sampled token; mu is 0 where rho is, since rho does not tell it there."""
+    return exp(log_pi), 0.0 if log_rho == -INFINITY else exp(log_pi - log_rho)
+
+
+def binary_kl(pi, mu):
+    """mu log(mu / pi) + (1 - mu) log((1 - mu) / (1 - pi)), where 0 log 0 = 0."""
+    total = 0.0
+    for m, p in ((mu, pi), (1.0 - mu, 1.0 - pi)):
+        if m > 0.0:
+            total += m * math.log(m / p) if p > 0.0 else INFINITY
+    return total
+
+
+def dppo(log_ratios, advantages, log_probability=None, total_variation=None, kl=None, *, divergence, delta, cap):
+    if delta is None:
+        delta = {"binary_tv": 0.15, "total_variation": 0.15, "binary_kl": 0.05, "kl": 0.05}[divergence]
+    result = []
+    for t, (log_rho, advantage) in enumerate(zip(log_ratios, advantages, strict=True)):
+        if divergence == "total_variation":
+            distance = total_variation[t]
+        elif divergence == "kl":
+            distance = kl[t]
+        else:
+            pi, mu = both_probabilities(log_rho, log_probability[t])
+            distance = abs(pi - mu) if divergence == "binary_tv" else binary_kl(pi, mu)
+        lost = distance > delta and advantage * log_rho > 0
+        result.append(0.0 if lost else min(exp(log_rho), cap))
+    return result
+
+
+def drpo(log_ratios, advantages, log_probability, *, epsilon):
+    result = []
+    for log_rho, advantage, log_pi in zip(log_ratios, advantages, log_probability, strict=True):
+        pi, mu = both_probabilities(log_rho, log_pi)
+        sign = (advantage > 0) - (advantage < 0)
+        result.append(exp(log_rho) * (1.0 - sign * (pi - mu) / epsilon))
+    return result
+
+
+def log_ratio_mask(log_ratios, advantages, *, threshold):
+    return [exp(x) if 0.5 * x * x <= threshold else 0.0 for x in log_ratios]
+
+
+def mixed_ratio(log_ratios, advantages, *, alpha):
+    return [1.0 if alpha == 1.0 else (1.0 - alpha) * exp(x) + alpha for x in log_ratios]
+
+
+def gmpo(log_ratios, advantages, *, clip):
+    low, high = (math.log(bound) if bound > 0.0 else -INFINITY for bound in clip)
+    clipped = []
+    for log_rho, advantage in zip(log_ratios, advantages, strict=True):
+        clipped.append(min(log_rho, high) if advantage > 0 else max(log_rho, low) if advantage < 0 else log_rho)
+    mean = exp(sum(clipped) / len(clipped))
+    return [mean if log_rho == kept else 0.0 for log_rho, kept in zip(log_ratios, clipped, strict=True)]
+
+
+def vespo(log_ratios, advantages, *, k_positive, lambda_positive, k_negative, lambda_negative):
+    def cut(x):
+        return min(max(x, -20.0), 20.0)
+
+    log_w = cut(sum(cut(x) for x in log_ratios))
+    result = []
+    for advantage in advantages:
+        k, decay = (k_positive, lambda_positive) if advantage >= 0 else (k_negative, lambda_negative)
+        result.append(exp(decay + k * log_w - decay * exp(log_w)))
+    return result
+
+
+def sequence_mask(log_ratios, advantages, kl=None, *, statistic, interval, tokens):
+    length = len(log_ratios)
+    if statistic in ("geometric", "product"):
+        value = exp(sum(log_ratios) / (length if statistic == "geometric" else 1))
+    elif statistic == "k1":
+        value = sum(-x for x in log_ratios) / length
+    elif statistic == "k2":
+        value = sum(0.5 * x * x for x in log_ratios) / length
+    elif statistic == "k3":
+        value = sum(exp(x) - 1.0 - x for x in log_ratios) / length
+    else:
+        value = max(kl) if statistic == "largest_kl" else sum(kl) / length
+    carried = {"none": none, "token": token, "sequence": sequence}[tokens](log_ratios, advantages)
+    return carried if interval[0] <= value <= interval[1] else [0.0] * length
+
+
+def trm(log_ratios, advantages, kl, *, largest, mean):
+    kept = (largest is None or max(kl) <= largest) and (mean is None or sum(kl) / len(kl) <= mean)
+    return token(log_ratios, advantages) if kept else [0.0] * len(log_ratios)
+
+
+def decoupled(log_ratios, advantages, *, update, behaviour, anchor, old_log_ratio=None, lag=None):
+    ours, theirs = [], []
+    for t, log_rho in enumerate(log_ratios):
+        if anchor == "old":
+            theirs.append(old_log_ratio[t])
+            ours.append(log_rho if theirs[t] == -INFINITY else log_rho - theirs[t])
+        else:
+            alpha = 1.0 - 1.0 / max(lag[t], 1.0) if anchor == "lag" else anchor
+            theirs.append(alpha * log_rho if alpha > 0.0 else 0.0)
+            ours.append((1.0 - alpha) * log_rho if alpha < 1.0 else 0.0)
+    one, other = (
+        coefficients(theory.weight(name), given, advantages) for name, given in ((update, ours), (behaviour, theirs))
+    )
+    return [0.0 if 0.0 in (x, y) else x * y for x, y in zip(one, other, strict=True)]
+
+
 TWINS = {
     function.__name__: function
     for function in (
         none, token, prefix, suffix, sequence, geometric, minpro, truncated, masked, ppo_clip, gspo, cispo, v_trace,
         m2po,
+        sapo, aspo, topr, dppo, drpo, log_ratio_mask, mixed_ratio, gmpo, vespo, sequence_mask, trm,
+        decoupled, *PREFIX_TWINS,
     )
 }  # fmt: skip
 

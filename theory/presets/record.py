@@ -1,0 +1,140 @@
+"""What a preset is."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
+
+import array_api_compat
+
+from theory import checks
+from theory.estimator import Estimator
+from theory.groups import GroupSignal
+from theory.signals import Signal
+from theory.weights.registry import FAMILIES, Weight, weight
+
+ANCHORS = {
+    "old": "log pi - log pi_old: against the policy at the start of the update",
+    "rollout": "log pi - log mu: against the policy that generated the data",
+    "old and rollout": "both: log pi - log pi_old, and log pi_old - log mu as a second factor",
+}
+"""What the ratio of a preset is taken against."""
+
+
+@dataclass(frozen=True)
+class Preset:
+    """What a library or a paper computes under a name. Made by `theory.preset(name)`."""
+
+    name: str
+    """"library:recipe/aggregation", in the library's own words."""
+    summary: str
+    weight_name: str
+    """The registered name of the weight."""
+    weight_options: Mapping[str, Any] = field(default_factory=dict)
+    """Its options; a weight inside a weight is (name, options)."""
+    signal: Signal | GroupSignal = Signal("outcome")  # noqa: RUF009 - frozen
+    """The advantage that the recipe goes with by the library's defaults; the loss takes whatever it is given."""
+    reduction: str = "token_mean"
+    """How the tokens of a batch are brought together, by the names of `theory.reduction`."""
+    anchor: Literal["old", "rollout", "old and rollout"] = "old"
+    """Which log-probabilities the ratio is taken against."""
+    settings: str = ""
+    """How the library is told to compute it, and its defaults."""
+    source: str = ""
+    """The release whose code this is, or the paper."""
+    caution: str = ""
+    """What one should know before comparing it with something of the same name."""
+
+    @property
+    def weight(self) -> Weight:
+        """The weight, with the recipe's options."""
+        return weight(self.weight_name, **{name: _made(value) for name, value in self.weight_options.items()})
+
+    @property
+    def estimator(self) -> Estimator:
+        """Weight x signal x own score x reduction, for `theory.moments`.
+
+        A preset with two anchors tells three policies apart: `theory.moments(..., old=...)`.
+        """
+        return Estimator(self.weight, self.signal, reduction=self.reduction)
+
+    def log_ratios(self, logp: Any, old_logp: Any = None, rollout_logp: Any = None) -> dict[str, Any]:
+        """The arrays that the weight's coefficients are computed from, by the names they go by there.
+
+        Raises:
+            ValueError: log-probabilities that the anchor needs are missing.
+        """
+        needed = {"old": ("old_logp",), "rollout": ("rollout_logp",)}.get(self.anchor, ("old_logp", "rollout_logp"))
+        for name, value in (("old_logp", old_logp), ("rollout_logp", rollout_logp)):
+            if name in needed and value is None:
+                raise ValueError(f"preset {self.name!r} takes its ratio against {self.anchor}; expected {name}=...")
+        against = old_logp if self.anchor == "old" else rollout_logp
+        found = {"log_ratio": logp - against}
+        if "old_log_ratio" in self.weight.needs:
+            found["old_log_ratio"] = old_logp - rollout_logp
+        if "log_probability" in self.weight.needs:
+            found["log_probability"] = logp
+        return found
+
+    def loss_gradient(
+        self, logp: Any, advantages: Any, mask: Any, *, old_logp: Any = None, rollout_logp: Any = None
+    ) -> Any:
+        """d loss / d logp of the loss that the library minimises, (N, T), zero where masked.
+
+        It is -(coefficient x advantage x what the reduction gives each token: 1 / (N T), 1 / (N L), 1 / tokens).
+
+        Args:
+            logp: (N, T), log-probability of each token under the policy being trained.
+            advantages: (N, T).
+            mask: (N, T), true or non-zero where a token counts.
+            old_logp: (N, T), under the policy at the start of the update, where the anchor needs it.
+            rollout_logp: (N, T), under the policy that generated the data, where the anchor needs it.
+
+        Raises:
+            ValueError: as `theory.Weight.coefficients`; log-probabilities that the anchor needs are missing.
+        """
+        found = self.log_ratios(logp, old_logp, rollout_logp)
+        c = self.weight.coefficients(found.pop("log_ratio"), mask, advantages, **found)
+        xp = array_api_compat.array_namespace(c)
+        counted = mask != 0
+        signs = xp.where(counted, xp.astype(advantages, c.dtype, copy=False), xp.zeros_like(c))
+        return -c * signs * token_shares(self.reduction, mask, like=c)
+
+    def with_options(self, *, group_size: int | None = None, **options: Any) -> Preset:
+        """The same preset with other options of its weight, or another size of its group."""
+        family, whose = FAMILIES[self.weight_name], f"preset {self.name!r} (weight {self.weight_name!r})"
+        for option in options:
+            checks.known_name("option", option, family.options, of=whose)
+        changed = replace(self, weight_options={**self.weight_options, **options})
+        if group_size is not None:
+            if not isinstance(self.signal, GroupSignal):
+                raise ValueError(
+                    f"group_size is {group_size!r} and preset {self.name!r} has no group; its signal is "
+                    f"{self.signal.label}"
+                )
+            changed = replace(changed, signal=replace(self.signal, size=group_size))
+        _ = changed.weight  # refuses options without meaning
+        return changed
+
+
+def token_shares(reduction: str, mask: Any, like: Any) -> Any:
+    """What a batch's reduction multiplies each sequence's tokens with, (N, 1), of the type of `like`.
+
+    "sum" 1/N, "length_mean" 1/(N L_i), "constant" 1/(N T) with T the width of the batch, "token_mean" 1 / sum of L_i.
+    """
+    xp = array_api_compat.array_namespace(like)
+    length = xp.sum(xp.astype(mask != 0, like.dtype), axis=1, keepdims=True)
+    N, T = mask.shape
+    one = xp.ones_like(length)
+    if reduction == "token_mean":
+        return one / xp.maximum(xp.sum(length), xp.ones_like(xp.sum(length)))
+    divisor = {"sum": one, "constant": one * T, "length_mean": xp.maximum(length, one)}[reduction]
+    return 1.0 / (N * divisor)
+
+
+def _made(value: Any) -> Any:
+    """An option's value; (name, options) stands for a weight."""
+    if isinstance(value, tuple) and len(value) == 2 and isinstance(value[0], str) and isinstance(value[1], Mapping):
+        return weight(value[0], **value[1])
+    return value

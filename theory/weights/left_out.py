@@ -1,0 +1,25 @@
+"""Weights of the field that are not here, because their formulas are not known well enough."""
+
+from __future__ import annotations
+
+LEFT_OUT: dict[str, str] = {
+    "SSPO": "arXiv 2602.19327: a geometric mean of soft gates of the token ratios, whose constants were not seen.",
+    "GIPO": "arXiv 2603.03955: a Gaussian trust weight of the log-ratio, known from a secondary text only.",
+    "KPO": "a Kalman filter over the log-ratios of a sequence, known from a secondary text only, which does not settle "
+    "its arXiv number.",
+    "Jackpot": "arXiv 2602.06107: rejection sampling with a budget, whose reweighting was seen in words only.",
+    "FIPO": "a token weight from future divergence, known only from being cited by another paper.",
+    "sis": "an option of a third party's verl script (an envelope of 2.0 and a deterministic acceptance) whose paper "
+    "could not be identified.",
+    "SC-GRPO's moving average": "a state weight from an average of earlier log-ratios that decays by 0.9, in a third "
+    "party's repository; what it starts from and how the decay enters were not seen.",
+    "SC-GRPO's baseline correction": "an option of the same repository, known by its name only.",
+    "NFPO's mask": "arXiv 2605.20865: the ratios of the next N - 1 tokens are known, the mask, what is differentiated "
+    "and the default N are not.",
+    "TIC-GRPO's clip": "arXiv 2508.02833: the ratio of the whole trajectory is `sequence`; whether its clip has one "
+    "side or two was not seen.",
+    "GEPO": "arXiv 2508.17850: denominators that are group expectations; its formula was not read.",
+    "LUSPO": "arXiv 2602.05261: its formula was not read.",
+    "FSPO": "arXiv 2509.09177: a clip whose width grows as the root of the length; its formula was not read.",
+}
+"""name -> why it is left out, one sentence."""
