@@ -111,4 +111,18 @@ PRESETS = (
         source=_RELEASE,
         caution=_ON_POLICY,
     ),
+    Preset(
+        "trl:rloo",
+        "PPO's clip of the ratio of the whole sequence, with the mean of the others as the baseline; mean over "
+        "sequences.",
+        "ppo_clip",
+        {"level": "sequence"},
+        signal=group(2, "leave_one_out", "none"),
+        reduction="sum",
+        settings="RLOOConfig: epsilon=0.2, num_generations=2, normalize_advantages=False",
+        source=_RELEASE,
+        caution="RLOO is stated without a clip (paper:rloo); here it is clipped, and by the product of all ratios, "
+        "which leaves (0.8, 1.2) after a few tokens of drift. The trainer also subtracts beta=0.05 times a divergence "
+        "from the reward, which is left out here.",
+    ),
 )

@@ -19,7 +19,8 @@ LEFT_OUT: dict[str, str] = {
     "TIC-GRPO's clip": "arXiv 2508.02833: the ratio of the whole trajectory is `sequence`; whether its clip has one "
     "side or two was not seen.",
     "GEPO": "arXiv 2508.17850: denominators that are group expectations; its formula was not read.",
-    "LUSPO": "arXiv 2602.05261: its formula was not read.",
+    "LUSPO": "arXiv 2602.05261: the paper's formula was not read; what TRL computes under its name is `gspo` with "
+    "reduction 'sum', the preset trl:grpo/luspo.",
     "FSPO": "arXiv 2509.09177: a clip whose width grows as the root of the length; its formula was not read.",
 }
 """name -> why it is left out, one sentence."""

@@ -72,6 +72,43 @@ def test_a_preset_is_what_trl_computes(name, options, settings):
         assert distance(theory.preset(name, **options), batch, theirs) < 1e-5
 
 
+def rloo_loss(batch, **settings):
+    """logp -> RLOOTrainer's loss on the batch."""
+    import torch
+    from trl import RLOOConfig, RLOOTrainer
+
+    args = RLOOConfig(output_dir="/tmp", use_cpu=True, bf16=False, report_to=[], **settings)
+    trainer = object.__new__(RLOOTrainer)
+    same = lambda x, *_, **__: x  # noqa: E731
+    trainer.__dict__.update({
+        "args": args, "epsilon_low": args.epsilon, "aux_loss_enabled": False, "model": SimpleNamespace(training=True),
+        "epsilon_high": args.epsilon if args.epsilon_high is None else args.epsilon_high,
+        "accelerator": SimpleNamespace(num_processes=1, gather=same, reduce=same, gather_for_metrics=same),
+        "_metrics": {"train": defaultdict(list), "eval": defaultdict(list)},
+    })  # fmt: skip
+    prompts = torch.zeros(len(batch.mask), 1, dtype=torch.long)
+    inputs = {
+        "prompt_ids": prompts, "prompt_mask": prompts, "completion_ids": batch.mask.long(),
+        "completion_mask": batch.mask, "advantages": batch.advantages[:, 0],
+        "old_logps": (batch.old_logp * batch.mask).sum(1),
+    }  # fmt: skip
+
+    def loss(logp):
+        trainer._get_per_token_logps_and_entropies = lambda *args, **kwargs: (logp, torch.zeros_like(logp), None)
+        return trainer._compute_loss(SimpleNamespace(training=True), inputs)
+
+    return loss
+
+
+def test_the_preset_of_rloo_is_what_trl_computes():
+    for seed in range(3):
+        batch = batch_of(seed, spread=0.1)
+        theirs = live_gradient(rloo_loss(batch), batch)
+        assert distance(theory.preset("trl:rloo"), batch, theirs) < 1e-5
+        # Negative control: the clip of each token's ratio.
+        assert distance(theory.preset("trl:rloo", level="token"), batch, theirs) > 1e-2
+
+
 def test_the_comparison_can_fail():
     """Negative control: another recipe of the same trainer."""
     batch = batch_of(0)

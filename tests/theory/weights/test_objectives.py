@@ -49,6 +49,12 @@ def dual_ppo(log_pi, log_mu, mask, A, dual=1.5):
     return torch.where(A < 0, torch.maximum(clipped, dual * A), clipped)
 
 
+def sequence_ppo(log_pi, log_mu, mask, A, low=0.7, high=1.5):
+    """One term a sequence, spread over its tokens so that their sum is the term."""
+    W = ((log_pi - log_mu) * mask).sum(1, keepdim=True).exp()
+    return torch.minimum(W * A, W.clamp(low, high) * A) / mask.sum(1, keepdim=True) * torch.ones_like(A)
+
+
 def sapo(log_pi, log_mu, mask, A):
     rho = (log_pi - log_mu).exp()
     tau = 1.0 + 0.05 * (A <= 0).double()
@@ -120,6 +126,12 @@ def pspo(log_pi, log_mu, mask, A, alpha=0.1):
 LOG_PI = {"log_probability": lambda log_pi: log_pi}
 CASES = {
     "ppo": (ppo, theory.weight("ppo_clip", clip=(0.8, 1.28)), "sum", by_token),
+    "sequence ppo": (
+        sequence_ppo,
+        theory.weight("ppo_clip", clip=(0.7, 1.5), level="sequence"),
+        "sum",
+        batch,
+    ),
     "dual clip": (dual_ppo, theory.weight("ppo_clip", clip=(0.8, 1.28), dual=1.5), "sum", by_token),
     "sapo": (sapo, theory.weight("sapo"), "sum", by_token),
     "aspo": (aspo, theory.weight("aspo", cap=1.7, dual=1.5), "sum", by_token),

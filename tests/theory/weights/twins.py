@@ -71,10 +71,11 @@ def v_trace(log_ratios, advantages, *, cap, trace_cap):
     return result
 
 
-def ppo_clip(log_ratios, advantages, *, clip, dual):
+def ppo_clip(log_ratios, advantages, *, clip, dual, level="token"):
+    ratios = {"token": token, "prefix": prefix, "sequence": sequence}[level](log_ratios, advantages)
     result = []
-    for log_rho, advantage in zip(log_ratios, advantages, strict=True):
-        result.append(exp(log_rho) if has_gradient(exp(log_rho), advantage, *clip, dual) else 0.0)
+    for ratio, advantage in zip(ratios, advantages, strict=True):
+        result.append(ratio if has_gradient(ratio, advantage, *clip, dual) else 0.0)
     return result
 
 

@@ -18,6 +18,8 @@ VARIANTS = [
     theory.weight("masked", interval=(0.0, math.inf)),
     theory.weight("ppo_clip", clip=(0.8, 1.28), dual=3.0),
     theory.weight("ppo_clip", clip=(0.9, 1.1), dual=1.3),
+    theory.weight("ppo_clip", clip=(0.7, 1.5), dual=2.0, level="sequence"),
+    theory.weight("ppo_clip", clip=(0.7, 1.5), level="prefix"),
     theory.weight("gspo", clip=(0.8, 1.2)),
     theory.weight("cispo", clip=(0.8, 1.28)),
     theory.weight("v_trace", cap=2.0, trace_cap=1.5),
