@@ -6,6 +6,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from testbed.auditing import FINDINGS, Audit, Finding, audit
     from testbed.baseline_choice.exact import BaselineErrors, baseline_errors
     from testbed.baseline_choice.regret import BaselineRegret, RegretSummary, baseline_regrets, regret_table
     from testbed.environments import Environment, environment, environment_cards
@@ -15,15 +16,22 @@ if TYPE_CHECKING:
     from testbed.prediction.counterexample import BlindSpot, blind_spot
     from testbed.prediction.ranking import DiagnosticPrediction, diagnostic_ranking
     from testbed.sweep import Choice, Sweep, SweepResult, default_sweep, read_table, run_sweep, summarise
+    from testbed.versions import MixedVersions, mixed_versions
 
 # Public name -> the module that defines it. Lazy (PEP 562), so that `import testbed` costs nothing and the command line
 # answers at once: gymnasium, matplotlib and torch are imported by those who need them.
 _HOME = {
+    "FINDINGS": "testbed.auditing",
+    "Audit": "testbed.auditing",
+    "Finding": "testbed.auditing",
+    "audit": "testbed.auditing",
     "BaselineErrors": "testbed.baseline_choice.exact",
     "baseline_errors": "testbed.baseline_choice.exact",
     "BaselineRegret": "testbed.baseline_choice.regret",
     "RegretSummary": "testbed.baseline_choice.regret",
     "baseline_regrets": "testbed.baseline_choice.regret",
+    "MixedVersions": "testbed.versions",
+    "mixed_versions": "testbed.versions",
     "regret_table": "testbed.baseline_choice.regret",
     "Environment": "testbed.environments",
     "environment": "testbed.environments",
@@ -54,7 +62,9 @@ _HOME = {
 }
 
 __all__ = [
+    "FINDINGS",
     "AgentMoments",
+    "Audit",
     "BaselineErrors",
     "BaselineRegret",
     "BlindSpot",
@@ -62,6 +72,8 @@ __all__ = [
     "Claim",
     "DiagnosticPrediction",
     "Environment",
+    "Finding",
+    "MixedVersions",
     "PredictionCell",
     "RegretSummary",
     "Settled",
@@ -69,6 +81,7 @@ __all__ = [
     "SweepResult",
     "agent_gradients",
     "agent_moments",
+    "audit",
     "baseline_errors",
     "baseline_regrets",
     "blind_spot",
@@ -80,6 +93,7 @@ __all__ = [
     "environment",
     "environment_cards",
     "joint_policy",
+    "mixed_versions",
     "prediction_cells",
     "read_table",
     "regret_table",

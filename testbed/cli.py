@@ -25,21 +25,29 @@ Json = Annotated[bool, typer.Option("--json", help="Print JSON on standard outpu
 @app.command("list")
 def list_(
     what: Annotated[
-        str, typer.Argument(metavar="WHAT", help="environments, weights, signals, drifts or engines; all by default.")
+        str,
+        typer.Argument(
+            metavar="WHAT",
+            help="environments, weights, presets, signals, drifts, diagnostics or engines; all by default.",
+        ),
     ] = "",
     json: Json = False,
+    markdown: Annotated[bool, typer.Option("--markdown", help="Every card in full, as docs/cards.md has it.")] = False,
 ) -> None:
     """List what has a name, one line each."""
-    from testbed.listing import print_list
+    from testbed.listing import print_list, print_reference
 
-    print_list(what, as_json=json)
+    if markdown:
+        print_reference(what, as_json=json)
+    else:
+        print_list(what, as_json=json)
 
 
 @app.command()
 def sweep(
     file: Annotated[
         Path | None,
-        typer.Argument(metavar="FILE", help="Settings as TOML; the default sweep if left out.", show_default=False),
+        typer.Argument(metavar="FILE", help="Settings as TOML, or zoo, or samplers.", show_default="default"),
     ] = None,
     out: Annotated[
         Path | None, typer.Option("--out", metavar="FOLDER", help="Where results go.", show_default="results/NAME")
@@ -53,6 +61,14 @@ def sweep(
             "--seeds", metavar="0,1,2", help="Seeds of random drifts, instead of the file's.", show_default=False
         ),
     ] = None,
+    length: Annotated[
+        str | None,
+        typer.Option("--length", metavar="8,1000", help="Horizons, instead of the file's.", show_default=False),
+    ] = None,
+    kl: Annotated[
+        str | None,
+        typer.Option("--kl", metavar="0.01,0.1", help="Divergences, instead of the file's.", show_default=False),
+    ] = None,
     quick: Annotated[
         bool, typer.Option("--quick", help="A small cut: two environments, two divergences, one seed.")
     ] = False,
@@ -62,11 +78,13 @@ def sweep(
 
     Prints a summary, and writes the table, its data sheet and figures. Run the
     same command again to finish a sweep that was interrupted: what is done is
-    kept, and the table comes out the same.
+    kept, and the table comes out the same. `zoo` prints every number of every
+    correction at one length and divergence, `samplers` what top-p, top-k and
+    rounded logits do to each.
     """
     from testbed.sweep.command import sweep_command
 
-    raise typer.Exit(sweep_command(file, out, workers, seeds, quick=quick, as_json=json))
+    raise typer.Exit(sweep_command(file, out, workers, seeds, quick=quick, as_json=json, length=length, kl=kl))
 
 
 @app.command()
@@ -105,6 +123,40 @@ def verify(
     from testbed.ledger.command import verify_command
 
     raise typer.Exit(verify_command(name, out, workers, as_json=json))
+
+
+@app.command()
+def audit(
+    loss: Annotated[str, typer.Argument(metavar="PACKAGE.MODULE:FUNCTION", help="The loss, to be minimised.")],
+    option: Annotated[
+        list[str] | None, typer.Option("--option", metavar="NAME=VALUE", help="A further parameter of the loss.")
+    ] = None,
+    expect: Annotated[str, typer.Option("--expect", metavar="NAME", help="Compare with this weight or preset.")] = "",
+    reduction: Annotated[
+        str, typer.Option("--reduction", metavar="NAME", help="Expect this reduction, such as token_mean.")
+    ] = "",
+    environment: Annotated[str, typer.Option("--environment", metavar="NAME")] = "token_tree(depth=4)",
+    drift: Annotated[str, typer.Option("--drift", metavar="KIND")] = "noise",
+    kl: Annotated[float, typer.Option("--kl", metavar="NATS", help="KL(mu || pi) per token.")] = 0.1,
+    seed: Annotated[int, typer.Option("--seed", metavar="N")] = 0,
+    signal: Annotated[str, typer.Option("--signal", metavar="NAME", help="What advantages holds.")] = (
+        "target_advantage"
+    ),
+    batch: Annotated[
+        int | None, typer.Option("--batch", metavar="N", help="Trajectories per call.", show_default="1 or a group's")
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Say what a torch loss really ascends: its name, bias, variance, mistakes.
+
+    Its parameters are matched by name: logp, old_logp, rollout_logp, advantages,
+    mask, all (N, T). Names take options: --expect "ppo_clip(clip=(0.8, 1.28))".
+    Exit status 1 where the loss is not what --expect or --reduction says.
+    """
+    from testbed.auditing.command import audit_command
+
+    where = {"environment": environment, "drift": drift, "kl": kl, "seed": seed, "signal": signal, "batch": batch}
+    raise typer.Exit(audit_command(loss, option or [], expect, reduction, as_json=json, **where))
 
 
 def main() -> None:

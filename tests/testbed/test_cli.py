@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from testbed import cli
-from testbed.sweep import read_table
+from testbed.sweep import Choice, read_table
 from tests.testbed.sweep.small import CELLS_OF_TINY, TINY
 
 HEAVY = ("torch", "matplotlib", "gymnasium", "numpy", "scipy", "pyarrow")
@@ -121,6 +121,10 @@ def test_too_little_memory_is_one_sentence(run, monkeypatch):
         (["sweep", "--workers", "many"], ["--workers"]),
         (["sweep", "--workers", "0"], ["workers is 0", ">= 1"]),
         (["sweep", "--seeds", "one"], ["--seeds is 'one'", "0,1,2"]),
+        (["sweep", "zo"], ["unknown sweep 'zo'", "'zoo'"]),
+        (["sweep", "zoo", "--kl", "many"], ["--kl is 'many'", "0.01,0.1"]),
+        (["sweep", "zoo", "--length", "1.5"], ["--length is '1.5'", "8,1000"]),
+        (["sweep", "samplers", "--length", "5"], ["token_tree", "no option 'horizon'", "--length"]),
         (["sweep", "a.toml", "b.toml"], ["b.toml"]),
         (["figures", "--results", "nowhere"], ["nowhere", "testbed sweep"]),
     ],
@@ -211,7 +215,23 @@ def test_failed_tasks_give_status_one(run, tiny, tmp_path):
     assert (tmp_path / "out" / "failures.csv").exists()
 
 
-@pytest.mark.parametrize("kind", ["environments", "weights", "signals", "drifts", "engines"])
+def test_the_zoo_at_one_length_and_divergence(run, tmp_path, monkeypatch):
+    """Of three weights; the whole registry takes longer."""
+    three = [Choice(name) for name in ("token", "prefix", "decoupled")]
+    monkeypatch.setattr("testbed.sweep.building.all_weights", lambda: three)
+    arguments = ("sweep", "zoo", "--length", "3,4", "--kl", "0.2", "--out", tmp_path / "out", "--workers", "1")
+    status, out, err = run(*arguments)
+    assert status == 0
+    assert out.count("modular_sum(horizon=3), noise drift (seed 0), KL 0.2 per token") == 2
+    assert out.count("modular_sum(horizon=4), noise drift (seed 0), KL 0.2 per token") == 2
+    assert max(map(len, out.splitlines())) <= 100
+    assert "drew" not in err
+    rows = json.loads(run(*arguments, "--json")[1])["rows"]
+    assert {row["weight"] for row in rows} >= {"token", "prefix", "decoupled", "truncated(cap=5.0)"}
+    assert {(row["horizon"], row["kl_target"]) for row in rows} == {(3, 0.2), (4, 0.2)}
+
+
+@pytest.mark.parametrize("kind", ["environments", "weights", "presets", "signals", "drifts", "diagnostics", "engines"])
 def test_list_gives_one_line_each(kind, run):
     status, out, err = run("list", kind)
     data = json.loads(run("list", kind, "--json")[1])

@@ -1,0 +1,117 @@
+"""Where a loss is audited: environment, three policies, signal, and the trajectories of one draw."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+import theory
+from testbed import drift as drifts
+from testbed import environments
+from testbed.auditing import spelling
+from testbed.auditing.batch import Array, Batch
+from testbed.auditing.loss import Loss
+from theory import checks
+from theory.engines.problem import Problem, checked_ratios, rounded_returns
+from theory.engines.question import Question, problem_to_sample
+from theory.engines.trajectories import Block, Walk, returns, token_signals
+from theory.estimator import Estimator
+from theory.groups import GroupSignal
+from theory.policy import SoftmaxPolicy
+
+
+@dataclass(frozen=True, eq=False)
+class Setting:
+    """A problem whose true gradient is known, and how a loss sees it."""
+
+    label: str
+    """Environment, drift and signal, in words."""
+    process: theory.MarkovProcess
+    target: SoftmaxPolicy
+    behaviour: SoftmaxPolicy
+    """mu, the policy that generated the data."""
+    old: SoftmaxPolicy
+    """The geometric mean of target and behaviour where the loss takes both old_logp and rollout_logp, else mu."""
+    signal: theory.Signal | GroupSignal
+    per_draw: int
+    """Trajectories in one call of the loss."""
+
+    def estimator(self, weight: Any = "none", reduction: str = "sum", score: str = "own") -> Estimator:
+        """A named estimator of the same signal and draw."""
+        batch = 1 if isinstance(self.signal, GroupSignal) else self.per_draw
+        return Estimator(weight, self.signal, score, theory.reduction(reduction, batch=batch))  # type: ignore[arg-type]
+
+    @property
+    def problem(self) -> Problem:
+        """The engines' form of the process, its policies and the signal."""
+        table = checked_ratios(self.process, self.target, self.behaviour, False, self.old)
+        asked = Question(self.process, self.target, self.behaviour, table, self.estimator(), 0)
+        return problem_to_sample(asked)
+
+    def batch(self, walk: Walk, block: Block, problem: Problem) -> Batch:
+        """Trajectories as the tensors of a loss, draw after draw."""
+        if isinstance(self.signal, GroupSignal):
+            outcomes = rounded_returns(self.process, returns(walk, block)).reshape(-1, self.per_draw)
+            each = self.signal.advantages(outcomes).reshape(-1, 1)
+            advantages = np.where(block.acting, each, 0.0)
+        else:
+            advantages = token_signals(walk, block, problem)[0]
+
+        def of(policy: SoftmaxPolicy) -> Array:
+            table = policy.log_probabilities[walk.state, walk.action]
+            return np.where(block.acting, table[block.edge], 0.0)
+
+        return Batch(of(self.target), of(self.old), of(self.behaviour), advantages, block.acting.astype(float))
+
+
+def setting(
+    loss: Loss, environment: Any, drift: str, kl: float, seed: int, signal: Any, batch: int, coupled: bool
+) -> Setting:
+    """Build it from names.
+
+    Raises:
+        ValueError: an unknown name or option, a divergence out of reach, or a batch that is not the group.
+    """
+    if isinstance(environment, str):
+        name, options = spelling.call(environment)
+        environment = environments.environment(name, **options)
+    if not isinstance(environment, environments.Environment):
+        raise ValueError(f"environment is {environment!r}; expected a name such as 'token_tree(depth=4)'")
+    made = _signal(signal)
+    batch = checks.whole_number("batch", batch, 0, "trajectories")
+    group = made.size if isinstance(made, GroupSignal) else 0
+    if batch and group and batch != group:
+        raise ValueError(f"batch is {batch} and the signal a group of {group}; expected batch={group}, or none")
+    target, behaviour = _policies(environment, drift, kl, seed)
+    middle = 0.5 * (target.log_probabilities + behaviour.log_probabilities)
+    old = SoftmaxPolicy(middle) if len(loss.anchors) == 2 else behaviour
+    drifted = "its own behaviour policy" if drift == "given" else f"{drift} drift of {kl:g} nats per token"
+    label = f"{environment.label}, {drifted}, signal {made.label}"
+    return Setting(label, environment.process, target, behaviour, old, made, batch or group or (2 if coupled else 1))
+
+
+def _signal(signal: Any) -> theory.Signal | GroupSignal:
+    if isinstance(signal, (theory.Signal, GroupSignal)):
+        return signal
+    name, options = spelling.call(signal)
+    checks.known_name("signal", name, [*theory.signal_cards(), "group"])
+    try:
+        return theory.group(**options) if name == "group" else theory.signal(name, **options)
+    except TypeError as why:
+        raise ValueError(f"signal is {signal!r}: {why}; expected one such as group(size=4)") from why
+
+
+def _policies(
+    environment: environments.Environment, drift: str, kl: float, seed: int
+) -> tuple[SoftmaxPolicy, SoftmaxPolicy]:
+    kind, options = spelling.call(drift)
+    if kind == "given":
+        if environment.behaviour is None:
+            raise ValueError(f"environment {environment.label!r} brings no behaviour policy; expected another drift")
+        return environment.target, environment.behaviour
+    if kind == "noise":
+        options = {"seed": seed, **options}
+    drifted = drifts.at(kind, environment.process, environment.target, kl=kl, **options)
+    return drifted.target, drifted.behaviour
