@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -59,8 +60,8 @@ def mixed_versions(
         old: the policy of the start of the update, for weights that tell three policies apart.
 
     Raises:
-        ValueError: shapes disagree, switches that do not ascend within the horizon, or a process whose unrolled
-            policy would hold over 2e7 numbers.
+        ValueError: shapes disagree, switches that do not ascend within the horizon, a tabular target that never takes
+            some action, or an unrolled process or policy of over 2e7 numbers.
 
     >>> import testbed
     >>> env = testbed.environment("parity")
@@ -71,17 +72,27 @@ def mixed_versions(
     True
     """
     S, A, T = process.states, process.actions, process.horizon
+    if isinstance(versions, theory.SoftmaxPolicy):
+        raise ValueError("versions is one policy; expected a list of policies, in the order in which they take over")
     versions = list(versions)
-    _check(process, target, versions, switches, old)
-    ages = np.arange(len(versions), 0.0, -1.0) if lags is None else checks.numbers("lags", list(lags))
-    if ages.shape != (len(versions),) or not (ages >= 0.0).all():
+    named: list[tuple[str, Any]] = [("target", target), *((f"versions[{k}]", p) for k, p in enumerate(versions))]
+    _check_policies(process, [*named, *([] if old is None else [("old", old)])])
+    steps = _checked_switches(process, len(versions), switches)
+    ages = np.arange(len(versions), 0.0, -1.0) if lags is None else checks.numbers("lags", lags)
+    if ages.shape != (len(versions),) or not ((ages >= 0.0) & np.isfinite(ages)).all():
         raise ValueError(f"lags is {lags!r}; expected {len(versions)} numbers of at least 0, one per version")
-    if (T + 1) * S * A * target.parameter_count > _MOST_NUMBERS:
+    if target.features is None and np.isinf(target.logits).any():
         raise ValueError(
-            f"the unrolled policy would hold {(T + 1) * S * A * target.parameter_count:.3g} numbers; expected a "
-            "process of fewer states, steps or parameters (at most 2e7)"
+            "target never takes some actions (a logit is -inf), which parameters shared by the steps cannot say; "
+            "expected finite logits"
         )
-    which = np.searchsorted(np.asarray(switches, dtype=int), np.arange(T + 1), side="right")
+    needed = (T + 1) * S * A * max(target.parameter_count, (T + 1) * S if process.reward.ndim == 3 else 1)
+    if needed > _MOST_NUMBERS:
+        raise ValueError(
+            f"the unrolled process and policy would hold {needed:.3g} numbers; expected fewer states, steps or "
+            "parameters, or rewards (S, A) (at most 2e7)"
+        )
+    which = np.searchsorted(np.asarray(steps, dtype=int), np.arange(T + 1), side="right")
     behaviour = np.concatenate([versions[k].logits for k in which])
     return MixedVersions(
         _unrolled(process),
@@ -92,25 +103,29 @@ def mixed_versions(
     )
 
 
-def _check(
-    process: theory.MarkovProcess,
-    target: theory.SoftmaxPolicy,
-    versions: list[theory.SoftmaxPolicy],
-    switches: Sequence[int],
-    old: theory.SoftmaxPolicy | None,
-) -> None:
+def _checked_switches(process: theory.MarkovProcess, versions: int, switches: Any) -> list[int]:
+    message = (
+        f"switches is {switches!r}; expected {max(versions - 1, 0)} ascending steps within 1..{process.horizon - 1}, "
+        "one less than there are versions"
+    )
+    if not isinstance(switches, Iterable):
+        raise ValueError(message)
+    try:
+        steps = [checks.whole_number("switches", step, 1, "steps") for step in switches]
+    except ValueError as why:
+        raise ValueError(message) from why
+    if len(steps) != versions - 1 or not all(a < b for a, b in pairwise([*steps, process.horizon])):
+        raise ValueError(message)
+    return steps
+
+
+def _check_policies(process: theory.MarkovProcess, named: list[tuple[str, Any]]) -> None:
     shape = (process.states, process.actions)
-    named = [("target", target), *((f"versions[{k}]", p) for k, p in enumerate(versions))]
-    for name, policy in [*named, *([] if old is None else [("old", old)])]:
+    for name, policy in named:
+        if not isinstance(policy, theory.SoftmaxPolicy):
+            raise ValueError(f"{name} is of type {type(policy).__name__}; expected a theory.SoftmaxPolicy")
         if policy.logits.shape != shape:
             raise ValueError(f"{name} has logits of shape {policy.logits.shape}; expected {shape}")
-    steps = [0, *switches, process.horizon]
-    ascending = all(int(s) == s and a < s for a, s in pairwise(steps))
-    if not versions or len(switches) != len(versions) - 1 or not ascending:
-        raise ValueError(
-            f"switches is {list(switches)!r}; expected {max(len(versions) - 1, 0)} ascending steps within "
-            f"1..{process.horizon - 1}, one less than there are versions"
-        )
 
 
 def _features(policy: theory.SoftmaxPolicy) -> Array:

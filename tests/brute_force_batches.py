@@ -33,8 +33,8 @@ def batch_moments(process, target, behaviour, weight, signal, batch, score="own"
 def coupled_moments(process, target, behaviour, weight, signal, batch, reduction):
     """(E[g], E[g g']) over every tuple, for a weight whose coefficients depend on all tokens of the batch.
 
-    `signal` is a name, or a group of one prompt; the sum is over the batch's tokens with "token_mean", else over
-    `batch`.
+    `signal` is a name, or a group of one prompt; the sum is over the batch's tokens with "token_mean", and else each
+    trajectory's own reduction, over `batch`.
     """
     weight, P = theory.weight(weight), target.parameter_count
     paths = brute_force.trajectories(process, behaviour)
@@ -42,18 +42,25 @@ def coupled_moments(process, target, behaviour, weight, signal, batch, reduction
     for members in itertools.product(paths, repeat=batch):
         probability = math.prod(x.probability for x in members)
         if isinstance(signal, str):
-            psi = [value for x in members for value in brute_force.signals(process, target, behaviour, signal, x)]
+            psi = [brute_force.signals(process, target, behaviour, signal, x) for x in members]
         else:
             if len({x.states[0] for x in members}) > 1:
                 continue
             probability /= float(process.initial[members[0].states[0]]) ** (batch - 1)
             advantages = plain_advantages([total_return(process, x) for x in members], signal.centre, signal.scale)
-            psi = [A for A, x in zip(advantages, members, strict=True) for _ in x.actions]
-        log_ratios = [value for x in members for value in brute_force.log_ratios(x, target, behaviour)]
-        c = twins.coefficients(weight, log_ratios, psi)
-        scores = [target.score[s, a] for x in members for s, a in zip(x.states, x.actions, strict=False)]
-        g = sum((ct * At * z for ct, At, z in zip(c, psi, scores, strict=True)), np.zeros(P))
-        g = g / (max(len(scores), 1) if reduction == "token_mean" else batch)
+            psi = [[A] * x.length for A, x in zip(advantages, members, strict=True)]
+        log_ratios = [brute_force.log_ratios(x, target, behaviour) for x in members]
+        c = twins.TWINS[weight.name](log_ratios, psi, **weight.options)
+        tokens, g = sum(x.length for x in members), np.zeros(P)
+        for x, c_of_x, psi_of_x in zip(members, c, psi, strict=True):
+            divisor = {
+                "sum": batch,
+                "token_mean": max(tokens, 1),
+                "length_mean": batch * max(x.length, 1),
+                "constant": batch * process.horizon,
+            }[reduction]
+            for ct, At, s, a in zip(c_of_x, psi_of_x, x.states, x.actions, strict=False):
+                g = g + ct * At * target.score[s, a] / divisor
         mean += probability * g
         outer += probability * np.outer(g, g)
     return mean, outer

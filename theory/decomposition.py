@@ -154,7 +154,8 @@ def _hybrid(estimator: Estimator, done: Sequence[str]) -> Estimator:
     if "continuation" not in done:
         return Estimator(weight, "target_advantage")
     signal = estimator.signal if "baseline_leak" in done else _centred(estimator)
-    reduction = estimator.reduction if "reduction" in done else Reduction("sum")
+    # A weight that couples a batch sees all of it from the start.
+    reduction = estimator.reduction if "reduction" in done else Reduction("sum", estimator.trajectories_per_draw)
     if isinstance(signal, GroupSignal) and "reduction" not in done:
         signal = Signal("outcome")
     return Estimator(weight, signal, estimator.score, reduction)

@@ -97,8 +97,8 @@ class Estimator:
                     f"reduction is {chosen.name}(batch={chosen.batch}) and the signal a group of {self.signal.size}; "
                     f"expected batch={self.signal.size}, or reduction={chosen.name!r}, whose batch is then the group"
                 )
-            if chosen.name == "token_mean":
-                chosen = replace(chosen, batch=self.signal.size)
+            # The group is the batch: only a shared token count has to be told its size.
+            chosen = replace(chosen, batch=self.signal.size if chosen.name == "token_mean" else 1)
         object.__setattr__(self, "reduction", chosen)
 
     @property

@@ -152,7 +152,8 @@ def baseline_leak(
 
     A weight that looks at the sign of the advantage (`ppo_clip`) is applied to `signal`, which it would see in the
     estimator that the baseline is part of; its coefficients then multiply b. The leak is that of a baseline added
-    after the coefficient was chosen. Only the sign of the signal matters, and only to such weights.
+    after the coefficient was chosen. Only the sign of the signal matters, and only to such weights. A weight that
+    couples the trajectories of a batch is taken with each trajectory as a batch of its own.
 
     Args:
         process: the environment.

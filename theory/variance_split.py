@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -91,6 +92,8 @@ def group_variance(
     *,
     missing_support: str = "raise",
     most_trajectories: int = enumeration.MOST_TRAJECTORIES,
+    old: SoftmaxPolicy | None = None,
+    lag: Any = None,
 ) -> GroupVariance:
     """The variance of a group's estimator (or of a plain one) between prompts and within them, exactly.
 
@@ -104,21 +107,22 @@ def group_variance(
     whole group. The conditional mean of RLOO does not depend on G, so neither does its part between prompts; that of
     Dr.GRPO shrinks by ((G - 1) / G)^2. A baseline "expected_return" or "optimal" stays that of all prompts.
 
-    An exact engine answers once per prompt. For processes with one start state `between` is zero.
+    `old` and `lag` are as in `theory.moments`. An exact engine answers once per prompt. For processes with one start
+    state `between` is zero.
 
     Raises:
-        ValueError: as `theory.moments`; engine "sampling", which has no exact parts; or reduction "token_mean" over a
-            batch that is no group, whose trajectories come from several prompts.
+        ValueError: as `theory.moments`; engine "sampling", which has no exact parts; or a reduction over a batch
+            that is no group, whose trajectories come from several prompts.
     """
     checks.known_name("engine", engine, [name for name in ENGINES if name != "sampling"])
     checks.known_name("missing_support", missing_support, ("raise", "allow"))
     is_group = isinstance(estimator.signal, GroupSignal)
     if estimator.reduction.batch > 1 and not is_group:
         raise ValueError(
-            f"reduction token_mean(batch={estimator.reduction.batch}) mixes the trajectories of several prompts in one "
-            "draw; expected a group signal, or another reduction"
+            f"reduction {estimator.reduction.name}(batch={estimator.reduction.batch}) mixes trajectories of several "
+            "prompts in one draw; expected a group signal, or a reduction without a batch"
         )
-    ratios = checked_ratios(process, target, behaviour, missing_support == "allow")
+    ratios = checked_ratios(process, target, behaviour, missing_support == "allow", old, lag)
     asked = Question(process, target, behaviour, ratios, estimator, most_trajectories)
     chosen = question.cheapest_engine(asked) if engine == "auto" else engine
     if chosen == "sampling":

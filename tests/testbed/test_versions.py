@@ -119,9 +119,14 @@ def test_one_version_is_the_plain_process():
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"switches": (3, 1)}, r"switches is \[3, 1\]; expected 2 ascending steps within 1\.\.3"),
+        ({"switches": (3, 1)}, r"switches is \(3, 1\); expected 2 ascending steps within 1\.\.3"),
         ({"switches": (1,)}, r"expected 2 ascending steps"),
         ({"switches": (1, 4)}, r"expected 2 ascending steps within 1\.\.3"),
+        ({"switches": (1, np.nan)}, r"expected 2 ascending steps"),
+        ({"switches": (True, 2)}, r"expected 2 ascending steps"),
+        ({"switches": 1}, r"switches is 1; expected 2 ascending steps"),
+        ({"lags": (np.inf, 1.0, 1.0)}, r"expected 3 numbers of at least 0"),
+        ({"lags": 3}, r"lags is 3; expected 3 numbers"),
         ({"lags": (1.0,)}, r"lags is \(1\.0,\); expected 3 numbers of at least 0"),
         ({"old": theory.SoftmaxPolicy(np.zeros((2, 2)))}, r"old has logits of shape \(2, 2\); expected \(3, 2\)"),
     ],
@@ -131,3 +136,19 @@ def test_what_does_not_fit_is_refused(change, message):
     arguments = {"switches": switches, "old": old} | change
     with pytest.raises(ValueError, match=message):
         testbed.mixed_versions(process, target, versions, **arguments)
+
+
+def test_policies_that_do_not_fit_are_refused():
+    process, target, versions, switches, _ = mixed()
+    with pytest.raises(ValueError, match="versions is one policy; expected a list of policies"):
+        testbed.mixed_versions(process, target, versions[0], [])
+    with pytest.raises(ValueError, match=r"versions\[1\] is of type str; expected a theory\.SoftmaxPolicy"):
+        testbed.mixed_versions(process, target, [versions[0], "x"], [1])
+    with pytest.raises(ValueError, match=r"expected 0 ascending steps"):
+        testbed.mixed_versions(process, target, [], [])
+    never = theory.SoftmaxPolicy(np.where(np.eye(3, 2) > 0, -np.inf, 0.0))
+    with pytest.raises(ValueError, match="target never takes some actions"):
+        testbed.mixed_versions(process, never, versions, switches)
+    wide = random_instance(S=20, A=4, T=200, features=2)
+    with pytest.raises(ValueError, match=r"would hold .* numbers; expected fewer states"):
+        testbed.mixed_versions(*wide[:2], [wide.behaviour], [])

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from itertools import combinations_with_replacement, islice
-from math import comb, lgamma
+from math import lgamma
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,21 +24,24 @@ from theory.process import MarkovProcess
 
 Array = NDArray[np.float64]
 
-MOST_TRAJECTORIES = 4_000_000
-"""Summed over all batches."""
 _BLOCK_NUMBERS = 4_000_000
+_ALL = 2**62
 
 
-def refusal(process: MarkovProcess, behaviour: SoftmaxPolicy, estimator: Estimator) -> str:
-    """Why the batches of an estimator cannot all be visited; empty where they can."""
+def refusal(process: MarkovProcess, behaviour: SoftmaxPolicy, estimator: Estimator, most: int) -> str:
+    """Why the batches of an estimator cannot all be visited, with at most `most` trajectories in all; empty where they
+    can.
+    """
     per_draw = estimator.trajectories_per_draw
     count = enumeration.count_trajectories(process, behaviour)
-    batches = float(comb(int(count) + per_draw - 1, per_draw)) if count < 1e7 and per_draw < 64 else np.inf
-    if batches * per_draw <= MOST_TRAJECTORIES:
+    # Multisets of per_draw out of count, in logs: the number itself may be beyond any float.
+    log_batches = lgamma(count + per_draw) - lgamma(per_draw + 1.0) - lgamma(count) if count < 1e15 else np.inf
+    if log_batches + np.log(per_draw) <= np.log(most) + 1e-9:
         return ""
+    batches = f"{np.exp(log_batches):.3g}" if log_batches < 690.0 else "over 1e299"
     return (
         f"the coefficients of {estimator.weight.label} depend on all {per_draw} trajectories of a draw, and "
-        f"{batches:.3g} batches of the {count:.3g} trajectories are more than an exact engine visits; "
+        f"{batches} batches of the {count:.3g} trajectories are more than an exact engine visits; "
         "engine='sampling' can take it"
     )
 
@@ -60,7 +63,7 @@ def draw(problem: Problem, estimator: Estimator, outer: bool) -> Draw:
 def batches(problem: Problem, estimator: Estimator, most: int) -> Iterator[tuple[Walk, Block, Array]]:
     """Every batch once, `most` at a time, with its probability. A group is drawn from one start state."""
     p, per_draw = problem.process, estimator.trajectories_per_draw
-    for walk, block in enumeration.enumerate_blocks(p, problem.behaviour, MOST_TRAJECTORIES):
+    for walk, block in enumeration.enumerate_blocks(p, problem.behaviour, _ALL):
         if isinstance(estimator.signal, GroupSignal):
             for state in np.unique(block.start):
                 chance = float(p.initial[state])

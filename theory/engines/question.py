@@ -25,6 +25,8 @@ Array = NDArray[np.float64]
 _MOST_OUTCOMES = 64
 # With "auto", enumeration above this many trajectories gives way to sampling.
 _MOST_TRAJECTORIES_AUTO = 2_000_000
+# The same of trajectories summed over all batches of a weight that couples them.
+_MOST_BATCHED_AUTO = 4_000_000
 # With "auto", what an exact engine may touch before sampling is taken: about a minute.
 _MOST_COST_AUTO = 4e10
 _BLOCK_ROWS = 50_000
@@ -84,7 +86,7 @@ class Question:
         """Why neither exact engine can take what a draw does with its trajectories; empty where one may."""
         e, p = self.estimator, self.process
         if self.coupled:
-            return coupled.refusal(p, self.behaviour, e)
+            return coupled.refusal(p, self.behaviour, e, self.most_trajectories)
         if not isinstance(e.signal, GroupSignal):
             return ""
         # Returns that add up over steps are known from the tree alone; where it is too large, its engine says so.
@@ -107,7 +109,8 @@ def cheapest_engine(asked: Question) -> str:
     """The exact engine that can take the question at the least cost, otherwise sampling."""
     p = asked.process
     if asked.coupled:
-        return "sampling" if asked.refusal else "enumeration"
+        limit = min(asked.most_trajectories, _MOST_BATCHED_AUTO)
+        return "sampling" if coupled.refusal(p, asked.behaviour, asked.estimator, limit) else "enumeration"
     count = enumeration.count_trajectories(p, asked.behaviour)
     enumerable = count <= min(asked.most_trajectories, _MOST_TRAJECTORIES_AUTO)
     by_tree = float(count) * (p.states * p.actions + 20.0 * p.horizon) if enumerable else np.inf
@@ -231,6 +234,11 @@ def _optimal_baseline(asked: Question) -> Array:
         raise ValueError(
             f"baseline='optimal' is not defined for {e.weight.label}, whose coefficients change with the sign of the "
             "advantage; expected a weight that does not look at it"
+        )
+    if asked.coupled:
+        raise EngineRefusal(
+            f"baseline='optimal' is not solved for {e.label}, whose coefficients depend on all trajectories of a draw; "
+            "expected another baseline, such as a number or 'expected_return'"
         )
     scale = baseline_scale(e.signal, p)
     unit = np.eye(p.states)[~p.absorbing] if e.signal.per_state else [None]

@@ -15,7 +15,7 @@ Array = NDArray[np.float64]
 class Moments:
     """Exact (or sampled) mean and variance of an estimator, next to the gradient it is meant to estimate.
 
-    One draw of the estimator is one trajectory; a group with a group signal; a batch with reduction "token_mean".
+    One draw of the estimator is one trajectory; a group with a group signal; a batch where the reduction has one.
     """
 
     mean: Array
@@ -27,7 +27,7 @@ class Moments:
     engine: str
     """Which engine answered: "recursion", "enumeration" or "sampling"."""
     trajectories_per_draw: int = 1
-    """1, the group's size, or the batch of "token_mean"."""
+    """1, the group's size, or the reduction's batch."""
     lost_mass: float = 0.0
     """Probability, under the target, of the trajectories that mu cannot generate."""
     standard_error: Array | None = None

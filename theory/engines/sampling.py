@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import chain
 from typing import NamedTuple
 
 import numpy as np
@@ -18,6 +19,8 @@ Array = NDArray[np.float64]
 
 # Numbers per block in the (N, S, A) table of score weights, and in a few (N, T) arrays of the tokens.
 _BLOCK_NUMBERS = 4_000_000
+# Draws whose mean stands for that of all where squares are summed.
+_PILOT = 200
 
 
 class Sampled(NamedTuple):
@@ -62,12 +65,12 @@ def sampling(
     total, squares = np.zeros(P), np.zeros(P)
     norms: list[Array] = []
     outer = np.zeros((P, P)) if covariance else None
-    centre = np.zeros(P)
-    for g in _draws(problem, estimator, draws, np.random.default_rng(seed)):
-        # All sums are of g - centre, the mean of the first block: variances do not cancel, and the spread of
-        # |g - centre|^2 is that of |g - mean|^2, whose average is the variance, to first order.
-        if not norms:
-            centre = g.mean(axis=0)
+    blocks = _draws(problem, estimator, draws, np.random.default_rng(seed))
+    pilot = _first(blocks, min(draws, _PILOT))
+    # All sums are of g - centre, the mean of the first draws: variances do not cancel, and the spread of
+    # |g - centre|^2 is that of |g - mean|^2, whose average is the variance, to first order.
+    centre = pilot.mean(axis=0)
+    for g in chain([pilot], blocks):
         g -= centre
         total += g.sum(axis=0)
         squares += (g**2).sum(axis=0)
@@ -79,6 +82,14 @@ def sampling(
     variance_error = float(np.concatenate(norms).std(ddof=1) / np.sqrt(draws))
     matrix = None if outer is None else (outer / draws - np.outer(off, off)) * draws / (draws - 1)
     return Sampled(centre + off, np.sqrt(spread / draws), float(spread.sum()), variance_error, matrix, draws)
+
+
+def _first(blocks: Iterator[Array], least: int) -> Array:
+    """The first blocks in one, at least so many draws."""
+    found = [next(blocks)]
+    while sum(map(len, found)) < least:
+        found.append(next(blocks))
+    return np.concatenate(found)
 
 
 def _draws(problem: Problem, estimator: Estimator, draws: int, rng: np.random.Generator) -> Iterator[Array]:

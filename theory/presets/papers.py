@@ -17,6 +17,7 @@ PRESETS = (
         "none",
         signal=Signal("outcome"),
         reduction="sum",
+        anchor="none",
         source="Williams 1992",
     ),
     Preset(
@@ -25,6 +26,7 @@ PRESETS = (
         "none",
         signal=group(8, "leave_one_out", "none"),
         reduction="sum",
+        anchor="none",
         settings=_SIZE,
         source="RLOO, Ahmadian et al. 2024, arXiv 2402.14740",
         caution="Unbiased on policy alone: without a ratio it is biased as soon as the data are another policy's.",

@@ -44,7 +44,8 @@ PRESETS = (
         settings=f"GRPOConfig(loss_type='dr_grpo'): divided by B x max_completion_length; {_CLIP}; {_ADVANTAGE}",
         source=_RELEASE,
         caution="loss_type changes the normaliser alone: the advantage is still divided by the group's standard "
-        "deviation unless scale_rewards='none'. Dr.GRPO has neither (paper:dr_grpo). " + _ON_POLICY,
+        "deviation unless scale_rewards='none'. Dr.GRPO has neither (paper:dr_grpo). The constant is the configured "
+        "maximum, not the batch's width: pass width=. " + _ON_POLICY,
     ),
     Preset(
         "trl:grpo/bnpo",

@@ -39,6 +39,8 @@ def _by_mode(
                 settings=f"loss_agg_mode={mode!r}; {settings}; {_ADVANTAGE}",
                 source=_RELEASE,
                 caution=f"{caution} {_EMPTY}".strip() if reduction != "token_mean" else caution,
+                anchor="none" if weight == "none" else "old",
+                empty_count=False,
             )
         )
     return presets
@@ -111,7 +113,8 @@ PRESETS = (
         reduction="length_mean",
         settings=f"policy_loss sapo, temperatures 1.0 and 1.05; {_ADVANTAGE}",
         source=_RELEASE,
-        caution="loss_agg_mode is not looked at.",
+        caution=f"loss_agg_mode is not looked at. {_EMPTY}",
+        empty_count=False,
     ),
     Preset(
         "verl:geo_mean",

@@ -15,8 +15,8 @@ class Batch(NamedTuple):
     mask: torch.Tensor
 
 
-def batch_of(seed, spread=0.8, small=False):
-    """Ragged sequences whose ratios reach from about 0.1 to 10; `small` keeps geometric means near one."""
+def batch_of(seed, spread=0.8):
+    """Ragged sequences whose ratios reach from about 0.1 to 10, one of them without a token."""
     rng = torch.Generator().manual_seed(seed)
     shape = (6, 9)
 
@@ -24,10 +24,9 @@ def batch_of(seed, spread=0.8, small=False):
         return scale * torch.randn(shape, generator=rng, dtype=torch.float64)
 
     logp = -torch.rand(shape, generator=rng, dtype=torch.float64) * 3 - 0.05
-    scale = 2e-4 if small else spread
-    old_logp = (logp - normal(scale)).clamp(max=-0.01)
-    rollout_logp = (old_logp - normal(scale)).clamp(max=-0.01)
-    length = torch.tensor([9, 4, 1, 7, 9, 5])
+    old_logp = (logp - normal(spread)).clamp(max=-0.01)
+    rollout_logp = (old_logp - normal(spread)).clamp(max=-0.01)
+    length = torch.tensor([9, 4, 1, 7, 0, 5])
     mask = (torch.arange(shape[1])[None] < length[:, None]).to(torch.float64)
     advantages = torch.randn((shape[0], 1), generator=rng, dtype=torch.float64).expand(shape).contiguous()
     return Batch(logp, old_logp, rollout_logp, advantages, mask)
