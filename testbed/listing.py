@@ -8,7 +8,7 @@ import sys
 import textwrap
 from collections.abc import Callable, Mapping
 
-KINDS = ("environments", "weights", "signals", "drifts", "engines")
+KINDS = ("environments", "weights", "presets", "signals", "drifts", "diagnostics", "engines")
 
 
 def listing(kind: str) -> dict[str, str]:
@@ -40,11 +40,27 @@ def listing(kind: str) -> dict[str, str]:
     makers: Mapping[str, Callable[[], dict[str, str]]] = {
         "environments": environments,
         "weights": lambda: {name: card.summary for name, card in theory.weight_cards().items()},
+        "presets": lambda: {name: card.summary for name, card in theory.preset_cards().items()},
         "signals": signals,
         "drifts": drifts,
+        "diagnostics": lambda: {name: card.formula for name, card in theory.diagnostic_cards().items()},
         "engines": engines,
     }
     return makers[checks.known_name("list", kind, KINDS)]()
+
+
+def print_reference(what: str, *, as_json: bool) -> None:
+    """Print every card in full, as Markdown, to standard output.
+
+    Raises:
+        ValueError: a kind or JSON is asked for beside it.
+    """
+    if what or as_json:
+        beside = repr(what) if what else "--json"
+        raise ValueError(f"--markdown prints every card there is; expected no {beside} beside it")
+    from testbed.reference.markdown import reference_text
+
+    print(reference_text(), end="")
 
 
 def print_list(what: str, *, as_json: bool) -> None:

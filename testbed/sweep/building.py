@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from functools import cache, lru_cache
 from typing import Any
 
@@ -11,6 +11,7 @@ import numpy as np
 
 import theory
 from testbed import drift, environments
+from testbed.drifting.registry import KINDS
 from testbed.sweep.choices import Choice
 from theory import checks
 from theory.estimator import SCORES
@@ -58,10 +59,55 @@ def drift_cards() -> dict[str, str]:
 def check_drift(choice: Choice) -> None:
     """Raise unless the kind of drift, its options and their values are known."""
     checks.known_name("kind of drift", choice.name, drift_cards())
+    options = choice.without("kl").options
     if choice.name == GIVEN:
-        _no_options("drift", choice)
+        _no_options("drift", choice.without("kl"))
+    elif (said := said_strength(choice)) is None:
+        drift.apply(choice.name, *_COIN, 0.0, **options)
+    elif "kl" in choice.options:
+        raise ValueError(f"drift {choice.label} says how strong it is by {said}; expected no kl beside it")
     else:
-        drift.apply(choice.name, *_COIN, 0.0, **choice.options)
+        drift.apply(choice.name, *_COIN, **options)
+
+
+def said_strength(choice: Choice) -> str | None:
+    """The option by which a drift says how strong it is, such as p of top_p; None where a divergence does."""
+    names = ("strength", *(KINDS[choice.name].settings if choice.name in KINDS else ()))
+    return next((name for name in names if name in choice.options), None)
+
+
+OLD = {
+    "none": "there is no third policy: weights that tell three apart are refused",
+    "halfway": "pi_old(a|s) in proportion to sqrt(pi(a|s) mu(a|s)), half of the way from mu to pi in the logits; for "
+    "weights that look at a token's lag it is 1 update",
+}
+"""What a sweep can give to weights that look at the policy of the start of the update: name -> what it is."""
+BESIDE = ("old_log_ratio", "lag")
+"""What a weight may need (`theory.NEEDS`) that two policies do not say."""
+
+
+def check_old(weight: theory.Weight, old: str) -> None:
+    """Raise where a weight needs a third policy and the sweep has none."""
+    missing = [need for need in weight.needs if need in BESIDE]
+    if missing and old == "none":
+        raise ValueError(
+            f'weight {weight.label!r} needs {missing[0]}, which two policies do not say; expected old = "halfway"'
+        )
+
+
+def beside(old: str, target: theory.SoftmaxPolicy, behaviour: theory.SoftmaxPolicy) -> Mapping[str, Any]:
+    """What `theory.moments` takes beside two policies: `old` and `lag`."""
+    if old == "none":
+        return {}
+    middle = 0.5 * (target.log_probabilities + behaviour.log_probabilities)
+    # Where the two have no action in common, there is no way between them.
+    shared = np.isfinite(middle).any(axis=1, keepdims=True)
+    return {"old": theory.SoftmaxPolicy(np.where(shared, middle, behaviour.log_probabilities)), "lag": 1.0}
+
+
+def all_weights() -> list[Choice]:
+    """Every weight of the registry at its default options."""
+    return [Choice(name) for name in theory.weight_cards()]
 
 
 @cache

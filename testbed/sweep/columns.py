@@ -32,6 +32,7 @@ def _texts() -> list[Column]:
             "status", "string", "", "ok, or unreachable: this drift cannot give this divergence here, numbers are NaN"
         ),
         Column("engine", "string", "", "The engine that computed the moments"),
+        Column("old", "string", "", "What stands for the policy of the start of the update; empty where nothing does"),
     ]
 
 
@@ -42,7 +43,8 @@ def _pair() -> list[Column]:
         Column("states", "int64", "1", "S, number of states"),
         Column("actions", "int64", "1", "A, number of actions"),
         Column("parameters", "int64", "1", "P, number of parameters of the target policy"),
-        Column("kl_target", "float64", "nats", "Divergence asked for"),
+        Column("kl_target", "float64", "nats", "Divergence asked for; NaN where the settings say the drift's strength"),
+        Column("kl_maximum", "float64", "nats", "Largest divergence this drift can give here, where it is unreachable"),
         Column("kl_token", "float64", "nats", f"{reverse} per token, as it came out"),
         Column("kl_sequence", "float64", "nats", f"{reverse} per sequence, as it came out"),
         Column("strength", "float64", "1", "Strength of the drift that gives the divergence, in the unit of its kind"),
@@ -67,13 +69,21 @@ def _moments() -> list[Column]:
         Column("variance", "float64", "return^2", "Trace of the covariance of g_hat, one draw"),
         Column("relative_standard_deviation", "float64", "1", "sqrt(variance) / |g|, one draw"),
         Column("trajectories_per_draw", "int64", "1", "Trajectories that one draw takes: 1, a group, or a batch"),
-        Column("mean_weight", "float64", "1", "E_mu[sum of c_t] / E_mu[L]; NaN where there are too many trajectories"),
-        Column("median_weight", "float64", "1", "Median of c_t over the tokens of mu; NaN as for mean_weight"),
+        Column("mean_weight", "float64", "1", "E_mu[sum of c_t] / E_mu[L]; NaN where no exact engine can take it"),
+        Column("median_weight", "float64", "1", "Median of c_t over the tokens of mu; NaN in trees of over 50,000"),
         Column("share_zero_weight", "float64", "1", "Share of the tokens of mu with c_t = 0; NaN as for mean_weight"),
         Column(
             "lost_mass", "float64", "1", "Probability, under the target, of what the behaviour policy cannot generate"
         ),
+        Column(
+            "support_bias",
+            "float64",
+            "1",
+            "Relative bias that true prefix ratios keep with target advantages, for want of what the behaviour policy "
+            "cannot generate (term support of theory.decompose)",
+        ),
         Column("standard_error", "float64", "return", "Norm of the mean's standard error; 0 where the engine is exact"),
+        Column("draws", "int64", "1", "Draws of the estimator that were sampled; empty where the engine is exact"),
     ]
 
 

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
+from testbed.sweep.choices import Choice
 from testbed.sweep.journal import FILE
+from testbed.sweep.layouts import print_cells, rows_as_data
 from testbed.sweep.printing import as_data, print_summary
 from testbed.sweep.running import Progress, SweepResult, run_sweep
-from testbed.sweep.settings import Sweep, default_sweep
+from testbed.sweep.settings import PACKAGED, Sweep, default_sweep, packaged_sweep
 from testbed.sweep.summary import summarise
 from testbed.sweep.table import read_table
 
@@ -20,10 +23,18 @@ SHOWN_FAILURES = 5
 
 
 def sweep_command(
-    file: Path | None, out: Path | None, workers: int | None, seeds: str | None, *, quick: bool, as_json: bool
+    file: Path | None,
+    out: Path | None,
+    workers: int | None,
+    seeds: str | None,
+    *,
+    quick: bool,
+    as_json: bool,
+    length: str | None = None,
+    kl: str | None = None,
 ) -> int:
     """Run a sweep as the command line asks for it. Returns the exit status."""
-    settings = _settings(file, seeds, quick)
+    settings = _settings(file, seeds, quick, length, kl)
     folder = out or Path("results") / settings.name
     try:
         with _progress() as progress:
@@ -31,30 +42,66 @@ def sweep_command(
     except KeyboardInterrupt:
         _say(f"interrupted; what is finished is in {folder / FILE}, and the same command goes on from there")
         return 130
-    summary = summarise(read_table(folder), per=settings.per)
+    table = read_table(folder)
+    cell_by_cell = settings.layout != "divergences"
+    summary = summarise(table, per=settings.per)
     if not as_json:
-        print_summary(summary)
+        if cell_by_cell and len(table["status"]):
+            print_cells(table, settings.layout, settings.per)
+        else:
+            print_summary(summary)
         sys.stdout.flush()
     # The numbers are said before anything is drawn, so that no figure stands between a user and them.
     _report(result)
-    figures = drawn(folder, folder / "figures")
+    # The figures are of weights against divergences.
+    figures = [] if cell_by_cell else drawn(folder, folder / "figures")
     _report_figures(figures)
     if as_json:
-        print(json.dumps(_data(result, figures) | {"summary": as_data(summary)}, indent=2))
+        rows = {"rows": rows_as_data(table)} if cell_by_cell else {}
+        print(json.dumps(_data(result, figures) | {"summary": as_data(summary)} | rows, indent=2))
     return 1 if result.failures else 0
 
 
-def _settings(file: Path | None, seeds: str | None, quick: bool) -> Sweep:
-    settings = default_sweep() if file is None else Sweep.from_toml(file)
+def _settings(file: Path | None, seeds: str | None, quick: bool, length: str | None, kl: str | None) -> Sweep:
+    settings = _named(file)
     settings = settings.quick() if quick else settings
-    return settings if seeds is None else replace(settings, seeds=_numbers(seeds))
+    if length is not None:
+        lengths = _numbers("--length", length, int, "whole numbers", "8,1000")
+        settings = replace(settings, environments=_of_lengths(settings.environments, lengths))
+    if kl is not None:
+        drifts = tuple(drift.without("kl") for drift in settings.drifts)
+        settings = replace(settings, drifts=drifts, kl=_numbers("--kl", kl, float, "numbers", "0.01,0.1"))
+    if seeds is None:
+        return settings
+    return replace(settings, seeds=_numbers("--seeds", seeds, int, "whole numbers", "0,1,2"))
 
 
-def _numbers(text: str) -> tuple[int, ...]:
+def _named(file: Path | None) -> Sweep:
+    """The default sweep, one that comes with the package, or that of a file."""
+    if file is None:
+        return default_sweep()
+    # A bare word that is no file is meant to be one of the package's names.
+    bare = str(file) == file.stem and not file.exists()
+    return packaged_sweep(str(file)) if str(file) in PACKAGED or bare else Sweep.from_toml(file)
+
+
+def _of_lengths(environments: tuple[Choice, ...], lengths: tuple[int, ...]) -> tuple[Choice, ...]:
+    """Each environment at each horizon, whatever horizons the settings gave it."""
+    from testbed.environments import environment_cards
+
+    result = []
+    for one in dict.fromkeys(environment.without("horizon") for environment in environments):
+        if "horizon" not in environment_cards()[one.name].options:
+            raise ValueError(f"environment {one.label} has no option 'horizon', which --length would set")
+        result += [one.with_options(horizon=length) for length in lengths]
+    return tuple(result)
+
+
+def _numbers(option: str, text: str, kind: Callable[[str], Any], expected: str, example: str) -> tuple[Any, ...]:
     try:
-        return tuple(int(part) for part in text.split(","))
+        return tuple(kind(part) for part in text.split(","))
     except ValueError:
-        raise ValueError(f"--seeds is {text!r}; expected whole numbers with commas between, such as 0,1,2") from None
+        raise ValueError(f"{option} is {text!r}; expected {expected} with commas between, such as {example}") from None
 
 
 @contextmanager

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from time import perf_counter
 from typing import Any, NamedTuple
@@ -17,13 +17,10 @@ from testbed import drift
 from testbed.sweep import building
 from testbed.sweep.columns import mse_column
 from testbed.sweep.tasks import Cell, Pair
-from testbed.sweep.token_weights import UNKNOWN, Tokens, token_weights, tokens_of
+from testbed.sweep.token_weights import Tokens, TokenWeights, expected_token_weights, token_weights, tokens_of
 
 # Beyond this many moves (a few hundredths of a second) the total variation of trajectories is left NaN.
 TOTAL_VARIATION_MOVES = 500_000
-
-SAMPLED_TRAJECTORIES = 100_000
-"""Trajectories of a cell whose moments are sampled."""
 
 
 class Outcome(NamedTuple):
@@ -46,6 +43,8 @@ class Prepared:
     behaviour: theory.SoftmaxPolicy | None
     """None where the drift cannot give the divergence."""
     values: Mapping[str, Any]
+    beside: Mapping[str, Any] = field(default_factory=dict)
+    """`old` and `lag` for weights that look at them, or nothing."""
     tokens: Tokens | None = None
     """Every token, where they are few enough."""
 
@@ -80,6 +79,7 @@ def cell_values(cell: Cell) -> dict[str, Any]:
         "signal": signal.label,
         "score": cell.score,
         "reduction": cell.reduction.label,
+        "old": "" if cell.pair.old == "none" else cell.pair.old,
         "seed": cell.pair.seed,
         "kl_target": cell.pair.kl,
     }
@@ -89,9 +89,9 @@ def cell_values(cell: Cell) -> dict[str, Any]:
     estimator = theory.Estimator(weight=weight, signal=signal, score=cell.score, reduction=reduction)  # type: ignore[arg-type]
     m = theory.moments(
         prepared.process, prepared.target, prepared.behaviour, estimator, engine=cell.engine, missing_support="allow",
-        trajectories=SAMPLED_TRAJECTORIES,
+        trajectories=cell.sampled_trajectories, seed=cell.sampling_seed, **prepared.beside,
     )  # fmt: skip
-    return {**row, **moment_values(m, cell.trajectories), **_weight_values(prepared.tokens, weight, signal)}
+    return {**row, **moment_values(m, cell.trajectories), **_weight_values(prepared, weight, signal)}
 
 
 def moment_values(m: theory.Moments, trajectories: tuple[int, ...]) -> dict[str, Any]:
@@ -113,14 +113,25 @@ def moment_values(m: theory.Moments, trajectories: tuple[int, ...]) -> dict[str,
         "trajectories_per_draw": m.trajectories_per_draw,
         "standard_error": error,
         "lost_mass": m.lost_mass,
+        "draws": m.draws,
         **{mse_column(n): _relative_error(m, n, scale) for n in trajectories},
     }
 
 
-def _weight_values(tokens: Tokens | None, weight: theory.Weight, signal: Any) -> dict[str, float]:
+def _weight_values(prepared: Prepared, weight: theory.Weight, signal: Any) -> dict[str, float]:
     of_signal = signal if weight.uses_advantage else None
-    found = UNKNOWN if tokens is None else token_weights(tokens, weight, of_signal)
+    if prepared.tokens is None:
+        found = _expected_weights(prepared, weight, of_signal)
+    else:
+        found = token_weights(prepared.tokens, weight, of_signal)
     return {"mean_weight": found.mean, "median_weight": found.median, "share_zero_weight": found.share_zero}
+
+
+@lru_cache(maxsize=64)
+def _expected_weights(prepared: Prepared, weight: theory.Weight, signal: Any) -> TokenWeights:
+    p, behaviour = prepared, prepared.behaviour
+    assert behaviour is not None
+    return expected_token_weights(p.process, p.target, behaviour, weight, signal, p.beside)
 
 
 def _relative_error(m: theory.Moments, trajectories: int, scale: float) -> float:
@@ -137,24 +148,33 @@ _weight_of = lru_cache(maxsize=64)(building.weight_of)
 def _prepared(pair: Pair) -> Prepared:
     built = building.environment_of(pair.environment)
     process, policy = built.process, built.target
-    sizes = {
+    sizes: dict[str, Any] = {
         "horizon": process.horizon,
         "states": process.states,
         "actions": process.actions,
         "parameters": policy.parameter_count,
     }
-    if pair.kl is None:
-        assert built.behaviour is not None, "only environments with a behaviour policy have cells without a divergence"
-        return _with_divergences(process, policy, built.behaviour, {**sizes, "strength": math.nan})
+    if pair.drift.name == building.GIVEN:
+        assert built.behaviour is not None, "only environments with a behaviour policy have cells of this drift"
+        return _with_divergences(process, policy, built.behaviour, {**sizes, "strength": math.nan}, pair.old)
+    kind, options = pair.drift.name, pair.drift.options
     try:
-        drifted = drift.at(pair.drift.name, process, policy, kl=pair.kl, per=pair.per, **pair.drift.options)
-    except drift.UnreachableError:
-        return Prepared(process, policy, None, {**sizes, "status": "unreachable"})
-    return _with_divergences(process, drifted.target, drifted.behaviour, {**sizes, "strength": drifted.strength})
+        if pair.kl is None:
+            drifted = drift.measured(kind, process, policy, per=pair.per, **options)
+        else:
+            drifted = drift.at(kind, process, policy, kl=pair.kl, per=pair.per, **options)
+    except drift.UnreachableError as error:
+        return Prepared(process, policy, None, {**sizes, "status": "unreachable", "kl_maximum": error.maximum})
+    sizes |= {"strength": drifted.strength}
+    return _with_divergences(process, drifted.target, drifted.behaviour, sizes, pair.old)
 
 
 def _with_divergences(
-    process: theory.MarkovProcess, target: theory.SoftmaxPolicy, behaviour: theory.SoftmaxPolicy, values: dict[str, Any]
+    process: theory.MarkovProcess,
+    target: theory.SoftmaxPolicy,
+    behaviour: theory.SoftmaxPolicy,
+    values: dict[str, Any],
+    old: str,
 ) -> Prepared:
     d = theory.divergences(process, target, behaviour, moves=TOTAL_VARIATION_MOVES)
     values |= {
@@ -168,6 +188,16 @@ def _with_divergences(
         "chi_square_sequence": d.sequence.chi_square,
         "ess_token": d.token.effective_sample_size,
         "ess_sequence": d.sequence.effective_sample_size,
+        "support_bias": _support_bias(process, target, behaviour) if d.sequence.lost_mass > 0.0 else 0.0,
     }
     plain = {k: v if isinstance(v, (str, int)) else float(v) for k, v in values.items()}
-    return Prepared(process, target, behaviour, plain, tokens_of(process, target, behaviour))
+    beside = building.beside(old, target, behaviour)
+    return Prepared(process, target, behaviour, plain, beside, tokens_of(process, target, behaviour, **beside))
+
+
+def _support_bias(
+    process: theory.MarkovProcess, target: theory.SoftmaxPolicy, behaviour: theory.SoftmaxPolicy
+) -> float:
+    """Size of the term "support" of `theory.decompose`, over |g|."""
+    true = theory.Estimator("prefix", "target_advantage")
+    return theory.moments(process, target, behaviour, true, missing_support="allow").relative_bias

@@ -10,14 +10,20 @@ from typing import Any
 from rich.console import Console
 from rich.text import Text
 
-from testbed.sweep.computing import SAMPLED_TRAJECTORIES
-from testbed.sweep.summary import EXACT, Block, Summary
+from testbed.sweep.building import GIVEN
+from testbed.sweep.summary import EXACT, SET, Block, Summary
 
 WIDTH = 100
 NUMBER = 8
 """Width of a column of numbers."""
 LONGEST = 34
 """Width that a table of four divergences leaves for names; the table of results has them in full."""
+
+
+_WITHOUT_DIVERGENCE = {
+    GIVEN: "the policies that an environment brings",
+    SET: "drifts whose strength the settings say",
+}
 
 
 def print_summary(summary: Summary) -> None:
@@ -60,7 +66,7 @@ def number(value: float) -> str:
         return "0"
     if abs(value) < 0.0005:
         return f"{value:.0e}"
-    if abs(value) < 1.0:
+    if abs(value) < 0.9995:
         return f"{value:.3f}"
     if abs(value) < 9999.5:
         return f"{value:#.3g}".rstrip(".") if abs(value) < 999.5 else f"{value:.0f}"
@@ -68,7 +74,11 @@ def number(value: float) -> str:
 
 
 def _heading(summary: Summary) -> list[str]:
-    unreachable = f" ({summary.unreachable} out of reach of their drift)" if summary.unreachable else ""
+    unreachable = ""
+    if summary.unreachable:
+        unreachable = (
+            f" ({summary.unreachable} out of reach of their drift; kl_maximum in the table says how far it goes)"
+        )
     text = (
         f"{summary.cells} cells{unreachable}: {len(summary.environments)} environments "
         f"({', '.join(summary.environments)}) under {', '.join(summary.drifts)} drift. {_columns(summary)}; numbers "
@@ -83,11 +93,11 @@ def _heading(summary: Summary) -> list[str]:
 
 
 def _columns(summary: Summary) -> str:
-    given = "the policies that an environment brings" if summary.given else ""
+    given = " and ".join(_WITHOUT_DIVERGENCE[name] for name in summary.given.split("/") if name)
     if not summary.kl:
         return f"The column is of {given}"
     return f"Columns are exact divergences KL(mu || pi) in nats per {summary.per}" + (
-        f", 'given' is of {given}" if given else ""
+        f", {summary.given!r} is of {given}" if given else ""
     )
 
 
@@ -97,8 +107,8 @@ def _exactness(summary: Summary) -> str:
     every = summary.sampled == sum(summary.cells_by_level)
     which = "all" if every else f"those of {summary.sampled} cells"
     return (
-        f"; {which} are sampled with {SAMPLED_TRAJECTORIES:,} trajectories per cell, at a relative standard error of "
-        f"the mean of {number(summary.relative_standard_error)} (median)"
+        f"; {which} are sampled with {summary.sampled_trajectories:,.0f} trajectories per cell, at a relative standard "
+        f"error of the mean of {number(summary.relative_standard_error)} (median)"
     ) + ("" if every else "; 0 in the others is exact, to rounding")
 
 

@@ -20,8 +20,8 @@ import theory
 # What decides a cell's numbers. Printing, tables and the command line may change without making results stale.
 _SOURCES = (
     "environments",
-    "drift",
     "drift.py",
+    "drifting",
     "sweep/building.py",
     "sweep/choices.py",
     "sweep/computing.py",

@@ -12,13 +12,23 @@ from typing import Any
 import theory
 from testbed.sweep import building, toml
 from testbed.sweep.choices import Choice, canonical, choice
+from testbed.sweep.expanding import expanded
 from theory import checks
 
-DEFAULT = Path(__file__).with_name("default.toml")
+PACKAGED = {path.stem: path for path in sorted(Path(__file__).parent.glob("*.toml"))}
+"""The sweeps that `testbed sweep NAME` runs: name -> file."""
+ALL = "all"
+"""As a weight: every weight of the registry at its default options."""
+LAYOUTS = {
+    "divergences": "bias and deviation of each weight at each divergence, medians over environments and drifts",
+    "drifts": "bias of each weight under each drift, with the mass that the drift loses",
+    "numbers": "every number of each weight, one table per environment, drift and divergence",
+}
+"""How the results of a sweep are printed: name -> what a reader sees."""
 
 _CHECKS: dict[str, Callable[[Choice], Any]] = {
     "environments": building.environment_of,
-    "drifts": lambda item: building.check_drift(item.without("kl")),
+    "drifts": building.check_drift,
     "weights": building.weight_of,
     "signals": building.signal_of,
     "scores": building.check_score,
@@ -31,6 +41,8 @@ class Sweep:
     """The settings of a sweep: every combination of the axes is one cell, one task, one row of the table.
 
     Environments, drifts, weights, signals and reductions are names, `{"name": ..., option: ...}`, or `Choice` objects.
+    An option that is a list of values stands for one entry per value, as in `{"name": "truncated", "cap": [2, 5, 10]}`;
+    a list that is one value, as in `clip=[0.8, 1.28]`, stays one.
 
     >>> sweep = Sweep(environments=["parity"], drifts=["noise"], weights=["token"], signals=["outcome"], kl=[0.1])
     >>> sweep == Sweep.read(sweep.to_toml())
@@ -43,9 +55,10 @@ class Sweep:
     environments: tuple[Choice, ...]
     """Environments with their options."""
     drifts: tuple[Choice, ...]
-    """Kinds of drift with their options. An own list `kl` takes the place of the sweep's."""
+    """Kinds of drift with their options. An own list `kl` takes the place of the sweep's; a kind that says how strong
+    it is (`strength`, p of top_p, k of top_k, bits or format of rounding) is not solved for a divergence."""
     weights: tuple[Choice, ...]
-    """Weights with their options."""
+    """Weights with their options; "all" are those of the registry at their defaults."""
     signals: tuple[Choice, ...]
     """Signals with their options; `group` is the group-relative one."""
     kl: tuple[float, ...] = (0.1,)
@@ -62,24 +75,37 @@ class Sweep:
     """Batch sizes for which the mean squared error is tabled."""
     engine: str = "auto"
     """How moments are computed."""
+    sampled_trajectories: int = 100_000
+    """Trajectories that are drawn where no exact engine answers."""
+    sampling_seed: int = 0
+    """Seed of those draws."""
+    old: str = "none"
+    """What stands for pi_old, the policy of the start of the update: "none", or "halfway" from mu to pi, with a lag of
+    1."""
+    layout: str = "divergences"
+    """How results are printed: "divergences", "drifts" or "numbers"."""
     name: str = "sweep"
     """Names the folder of results."""
 
     def __post_init__(self) -> None:
         """Turn what a user writes into choices, and check every value."""
         for axis, check in _CHECKS.items():
-            items = tuple(choice(f"{axis}[{i}]", v) for i, v in enumerate(_sequence(axis, getattr(self, axis))))
-            for i, item in enumerate(items):
-                _at(f"{axis}[{i}]", check, item)
-            object.__setattr__(self, axis, items)
+            items = (choice(f"{axis}[{i}]", v) for i, v in enumerate(_sequence(axis, getattr(self, axis))))
+            object.__setattr__(self, axis, _expanded(axis, check, items))
         for i, item in enumerate(self.drifts):
             if "kl" in item.options:
                 _numbers(f"drifts[{i}].kl", item.options["kl"])
         object.__setattr__(self, "kl", _numbers("kl", self.kl))
         object.__setattr__(self, "seeds", _whole("seeds", self.seeds, least=0))
         object.__setattr__(self, "trajectories", _whole("trajectories", self.trajectories, least=1))
+        _whole("sampled_trajectories", [self.sampled_trajectories], least=2)
+        _whole("sampling_seed", [self.sampling_seed], least=0)
         _at("engine", lambda engine: checks.known_name("engine", engine, theory.ENGINES), self.engine)
         _at("per", lambda per: checks.known_name("count of the divergence", per, ("token", "sequence")), self.per)
+        _at("old", lambda old: checks.known_name("old policy", old, building.OLD), self.old)
+        _at("layout", lambda layout: checks.known_name("layout", layout, LAYOUTS), self.layout)
+        for i, item in enumerate(self.weights):
+            _at(f"weights[{i}]", lambda item: building.check_old(building.weight_of(item), self.old), item)
         if not isinstance(self.name, str) or not _NAME.fullmatch(self.name):
             raise ValueError(
                 f"name is {self.name!r}; expected letters, digits, '-', '_' and '.', for a folder, no '.' at the start"
@@ -137,7 +163,29 @@ _NAME = re.compile(r"[a-zA-Z0-9_-][a-zA-Z0-9_.-]*")
 
 def default_sweep() -> Sweep:
     """The sweep that `testbed sweep` runs when no file is named."""
-    return Sweep.from_toml(DEFAULT)
+    return packaged_sweep("default")
+
+
+def packaged_sweep(name: str) -> Sweep:
+    """A sweep that comes with the package: "default", "samplers" or "zoo".
+
+    Raises:
+        ValueError: there is none of that name.
+    """
+    return Sweep.from_toml(PACKAGED[checks.known_name("sweep", name, PACKAGED)])
+
+
+def _expanded(axis: str, check: Callable[[Choice], Any], items: Iterable[Choice]) -> tuple[Choice, ...]:
+    result: list[Choice] = []
+    for i, item in enumerate(items):
+        if axis == "weights" and item == Choice(ALL):
+            result += building.all_weights()
+            continue
+        try:
+            result += expanded(item, check, keep=("kl",))
+        except (ValueError, TypeError) as error:
+            raise ValueError(f"{axis}[{i}]: {error}") from None
+    return tuple(result)
 
 
 def _written(item: Choice) -> Any:

@@ -14,6 +14,9 @@ from testbed.sweep.columns import mse_column
 
 Table = Mapping[str, NDArray[Any]]
 
+# The level of drifts whose strength the settings say.
+SET = "set"
+
 # Relative biases below this are rounding: the exact engines agree to 1e-10.
 EXACT = 1e-9
 
@@ -57,8 +60,9 @@ class Summary:
     """A table of results, condensed."""
 
     kl: tuple[float, ...]
-    given: bool
-    """Whether the last level is that of the policies which environments bring, with no divergence asked for."""
+    given: str
+    """Name of the last level, where no divergence was asked for: "given" for the policies which environments bring,
+    "set" for drifts whose strength the settings say, "given/set" for both; empty where there is none."""
     cells_by_level: tuple[int, ...]
     """Cells with numbers at each level."""
     per: str
@@ -71,13 +75,15 @@ class Summary:
     unreachable: int
     sampled: int
     """Cells whose numbers are estimates from sampled trajectories."""
+    sampled_trajectories: float
+    """How many trajectories these had, the median; NaN where no cell is sampled."""
     relative_standard_error: float
     """Of the mean of a sampled cell, as a share of |g|: the median; NaN where no cell is sampled."""
 
     @property
     def levels(self) -> tuple[str, ...]:
-        """What numbers are summarised by: the divergences asked for, and "given"."""
-        return (*(f"{x:g}" for x in self.kl), *([GIVEN] if self.given else []))
+        """What numbers are summarised by: the divergences asked for, and the level without one."""
+        return (*(f"{x:g}" for x in self.kl), *([self.given] if self.given else []))
 
     @property
     def unbiased(self) -> dict[str, list[str]]:
@@ -97,11 +103,16 @@ class Summary:
 def summarise(table: Table, per: str = "token") -> Summary:
     """Condense a table of `read_table`."""
     solved = table["status"] == "ok"
-    given = table["drift"] == GIVEN
+    unasked = np.isnan(table["kl_target"])
+    kinds = [
+        name
+        for name, theirs in ((GIVEN, True), (SET, False))
+        if (unasked & ((table["drift"] == GIVEN) == theirs)).any()
+    ]
     sampled = solved & (table["engine"] == "sampling")
     batch = max(batch_sizes(table))
     kl = tuple(float(x) for x in np.unique(table["kl_target"][~np.isnan(table["kl_target"])]))
-    levels = [solved & (table["kl_target"] == x) for x in kl] + ([solved & given] if given.any() else [])
+    levels = [solved & (table["kl_target"] == x) for x in kl] + ([solved & unasked] if unasked.any() else [])
     blocks = []
     for signal, score, reduction in _distinct(table, "signal", "score", "reduction"):
         inside = (table["signal"] == signal) & (table["score"] == score) & (table["reduction"] == reduction)
@@ -110,7 +121,7 @@ def summarise(table: Table, per: str = "token") -> Summary:
         blocks.append(Block(signal, score, reduction, rows))
     return Summary(
         kl=kl,
-        given=bool(given.any()),
+        given="/".join(kinds),
         cells_by_level=tuple(int(level.sum()) for level in levels),
         per=per,
         trajectories=batch,
@@ -122,6 +133,7 @@ def summarise(table: Table, per: str = "token") -> Summary:
         cells=int(table["status"].size),
         unreachable=int((table["status"] == "unreachable").sum()),
         sampled=int(sampled.sum()),
+        sampled_trajectories=_median(table["draws"][sampled] * table["trajectories_per_draw"][sampled]),
         relative_standard_error=_median(_ratio(table["standard_error"][sampled], table["gradient_norm"][sampled])),
     )
 

@@ -13,7 +13,7 @@ from testbed.sweep.choices import Choice, canonical
 from testbed.sweep.settings import Sweep
 
 # Part of every key: raise it when what a cell stores changes its meaning.
-SCHEMA = 1
+SCHEMA = 2
 
 # Cells of one pair of policies travel together, so that the environment and the solved drift are built once; a kill
 # loses at most one such batch per worker.
@@ -27,8 +27,10 @@ class Pair:
     environment: Choice
     drift: Choice
     kl: float | None
-    """None where the policies are given."""
+    """None where the policies are given, or the drift says how strong it is."""
     per: str
+    old: str = "none"
+    """What stands for the policy of the start of the update."""
 
     @property
     def seed(self) -> int | None:
@@ -47,6 +49,8 @@ class Cell:
     reduction: Choice
     trajectories: tuple[int, ...]
     engine: str
+    sampled_trajectories: int
+    sampling_seed: int
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -62,6 +66,9 @@ class Cell:
             "reduction": self.reduction.plain,
             "trajectories": self.trajectories,
             "engine": self.engine,
+            "old": self.pair.old,
+            "sampled_trajectories": self.sampled_trajectories,
+            "sampling_seed": self.sampling_seed,
         }
 
     @property
@@ -82,12 +89,14 @@ def pairs(sweep: Sweep) -> Iterator[Pair]:
     for environment, drift in product(sweep.environments, sweep.drifts):
         if drift.name == building.GIVEN:
             if building.environment_of(environment).behaviour is not None:
-                yield Pair(environment, drift, None, sweep.per)
+                yield Pair(environment, drift, None, sweep.per, sweep.old)
             continue
         kind = drift.without("kl")
         random = building.takes_seed(drift.name) and "seed" not in drift.options
-        for kl, seed in product(drift.options.get("kl", sweep.kl), sweep.seeds if random else (None,)):
-            yield Pair(environment, kind if seed is None else kind.with_options(seed=seed), float(kl), sweep.per)
+        levels = (None,) if building.said_strength(drift) else drift.options.get("kl", sweep.kl)
+        for kl, seed in product(levels, sweep.seeds if random else (None,)):
+            seeded = kind if seed is None else kind.with_options(seed=seed)
+            yield Pair(environment, seeded, None if kl is None else float(kl), sweep.per, sweep.old)
 
 
 def cells(sweep: Sweep) -> list[Cell]:
@@ -98,7 +107,17 @@ def cells(sweep: Sweep) -> list[Cell]:
     """
     inner = list(product(sweep.signals, sweep.weights, sweep.scores, sweep.reductions))
     everything = [
-        Cell(pair, weight, signal, score.name, reduction, sweep.trajectories, sweep.engine)
+        Cell(
+            pair,
+            weight,
+            signal,
+            score.name,
+            reduction,
+            sweep.trajectories,
+            sweep.engine,
+            sweep.sampled_trajectories,
+            sweep.sampling_seed,
+        )
         for pair in pairs(sweep)
         for signal, weight, score, reduction in inner
     ]

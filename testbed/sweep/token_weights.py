@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, NamedTuple
@@ -11,11 +12,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 import theory
+from theory.diagnostic.coefficients import weight_statistics
 from theory.engines.enumeration import count_trajectories, enumerate_blocks
-from theory.engines.problem import Problem
+from theory.engines.problem import Problem, checked_ratios
 from theory.engines.trajectories import Block, Walk, coefficients, token_signals
-from theory.policy import Ratios, ratios
-from theory.signals import ResolvedSignal, resolve
+from theory.policy import Ratios
+from theory.signals import Ones, ResolvedSignal, resolve
+from theory.value_functions import occupancies
 
 # Larger trees are left out (NaN): these columns are a by-product and must not cost more than the moments.
 MOST_TRAJECTORIES = 50_000
@@ -50,13 +53,13 @@ class Tokens:
 
 
 def tokens_of(
-    process: theory.MarkovProcess, target: theory.SoftmaxPolicy, behaviour: theory.SoftmaxPolicy
+    process: theory.MarkovProcess, target: theory.SoftmaxPolicy, behaviour: theory.SoftmaxPolicy, **beside: Any
 ) -> Tokens | None:
-    """All tokens, or None where there are too many."""
+    """All tokens, or None where there are too many; `beside` are `old` and `lag`, as for `theory.moments`."""
     if count_trajectories(process, behaviour) > MOST_TRAJECTORIES:
         return None
     [(walk, block)] = enumerate_blocks(process, behaviour, most_rows=2 * MOST_TRAJECTORIES)
-    table = ratios(target, behaviour)
+    table = checked_ratios(process, target, behaviour, True, **beside)
     share = np.broadcast_to(block.probability[:, None], block.acting.shape)[block.acting]
     return Tokens(process, target, behaviour, walk, block, table, share / share.sum())
 
@@ -70,7 +73,7 @@ def token_weights(tokens: Tokens, weight: theory.Weight, signal: Any) -> TokenWe
     t, advantage = tokens, None
     signals: tuple[ResolvedSignal, ...] = ()
     if weight.uses_advantage:
-        if not isinstance(signal, theory.Signal) or signal.baseline == "optimal":
+        if not _has_sign(signal):
             return UNKNOWN
         signals = (resolve(signal, t.process, t.target, t.behaviour),)
     problem = Problem(t.process, t.target, t.behaviour, t.ratios, weight, signals)
@@ -85,3 +88,30 @@ def token_weights(tokens: Tokens, weight: theory.Weight, signal: Any) -> TokenWe
         median=float(c[order[min(middle, order.size - 1)]]) if order.size else math.nan,
         share_zero=float(tokens.share[c == 0.0].sum()),
     )
+
+
+def expected_token_weights(
+    process: theory.MarkovProcess,
+    target: theory.SoftmaxPolicy,
+    behaviour: theory.SoftmaxPolicy,
+    weight: theory.Weight,
+    signal: Any,
+    beside: Mapping[str, Any],
+) -> TokenWeights:
+    """Mean and share of zeros at any length, for weights that the recursion can take; a median it cannot give."""
+    resolved = ResolvedSignal("table", Ones())
+    if weight.uses_advantage:
+        if not _has_sign(signal):
+            return UNKNOWN
+        resolved = resolve(signal, process, target, behaviour)
+    table = checked_ratios(process, target, behaviour, True, **beside)
+    visits = np.where(process.absorbing, 0.0, occupancies(process, behaviour)[:-1])
+    found = weight_statistics(Problem(process, target, behaviour, table, weight, (resolved,)), float(visits.sum()))
+    if not found:
+        return UNKNOWN
+    return TokenWeights(found["weight_mean"], math.nan, found["weight_share_zero"])
+
+
+def _has_sign(signal: Any) -> bool:
+    """Whether a signal's sign is known token by token before any group or baseline is solved for."""
+    return isinstance(signal, theory.Signal) and signal.baseline != "optimal"

@@ -9,10 +9,11 @@ from hypothesis import strategies as st
 
 import theory
 from testbed import drift
+from testbed.drifting import registry
 from tests.instances import instances, random_instance
 from theory.divergence import kl_behaviour_target
 
-KINDS = sorted(drift.kinds())
+KINDS = sorted(name for name, kind in registry.KINDS.items() if kind.steps is None)
 VARIANTS = [(kind, {}) for kind in KINDS] + [
     ("temperature", {"direction": "cold"}),
     ("noise", {"seed": 3}),
@@ -222,9 +223,10 @@ def test_a_truncated_policy_keeps_its_support(kind):
 
 
 def test_a_divergence_between_two_steps_of_a_jump_is_out_of_reach(monkeypatch):
-    monkeypatch.setattr(drift, "_KINDS", dict(drift._KINDS))
+    monkeypatch.setattr(drift, "KINDS", dict(registry.KINDS))
+    monkeypatch.setattr(registry, "KINDS", drift.KINDS)
 
-    @drift._kind("mu flattens logits by whole units, or loses what pi needs", limit=8.0)
+    @registry.kind("mu flattens logits by whole units, or loses what pi needs", limit=8.0)
     def _stairs(process, policy, strength):
         behaviour = theory.SoftmaxPolicy(policy.logits + np.floor(strength) * np.arange(3))
         return (theory.SoftmaxPolicy(np.where(np.arange(3) < 2, policy.logits, -np.inf)), behaviour) if (
@@ -279,9 +281,32 @@ def test_refuses_in_the_users_words():
         assert "\n" not in str(caught.value)
 
 
+def test_the_nearest_of_a_continuous_kind_is_the_maximum():
+    process, policy, _ = random_instance(0)
+    with pytest.raises(drift.UnreachableError) as caught:
+        drift.at("temperature", process, policy, 3.0)
+    drifted = drift.at("temperature", process, policy, 3.0, nearest=True)
+    assert (drifted.strength, drifted.kl) == caught.value.below
+    assert drifted.kl == caught.value.maximum == pytest.approx(maximum_told(caught.value)[0], rel=1e-5)
+    assert achieved(process, drifted) == pytest.approx(drifted.kl, rel=1e-12)
+    # The control: what can be reached is reached, and not replaced by the maximum.
+    assert drift.at("temperature", process, policy, 0.01, nearest=True).kl == pytest.approx(0.01, rel=1e-9)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_smooth_kinds_lose_no_support_and_are_measured_as_solved(kind):
+    process, policy, _ = random_instance(0)
+    drifted = drift.at(kind, process, policy, 0.01, per="sequence")
+    again = drift.measured(kind, process, policy, drifted.strength, per="sequence")
+    assert again.lost_mass == drifted.lost_mass == 0.0
+    assert (again.kl, again.per, again.strength) == (drifted.kl, "sequence", drifted.strength)
+    with pytest.raises(ValueError, match=f"how strong {kind} drift is, is said by strength, .* got none of them"):
+        drift.apply(kind, process, policy)
+
+
 def test_every_kind_has_a_card_of_one_line():
     cards = drift.kinds()
-    assert {"noise", "staleness", "temperature", "mixture"} <= set(cards)
+    assert {"noise", "staleness", "temperature", "mixture", "top_p", "top_k", "rounding"} == set(cards)
     assert all(card and "\n" not in card for card in cards.values())
 
 

@@ -13,10 +13,12 @@ import pyarrow.parquet
 import pytest
 
 import theory
+from testbed import drift, environment
 from testbed.sweep import read_table, run_sweep
 from testbed.sweep.journal import FILE, Journal
 from tests.testbed.sweep import small
 from tests.testbed.sweep.small import CELLS_OF_TINY, TINY, Inline
+from theory.divergence import kl_behaviour_target
 
 TABLES = ("table.csv", "table.parquet", "columns.csv", "sweep.toml")
 
@@ -49,12 +51,10 @@ def test_other_settings_give_other_bytes(reference, tmp_path):
 def test_rows_are_the_moments_of_their_settings(reference):
     table = read_table(reference)
     assert len(table["weight"]) == CELLS_OF_TINY
-    from testbed import drift, environment
-
-    environment = environment("parity", horizon=3)
-    drifted = drift.at("noise", environment.process, environment.target, kl=0.2, seed=1)
+    made = environment("parity", horizon=3)
+    drifted = drift.at("noise", made.process, made.target, kl=0.2, seed=1)
     m = theory.moments(
-        environment.process, drifted.target, drifted.behaviour, theory.Estimator(weight="token", signal="outcome")
+        made.process, drifted.target, drifted.behaviour, theory.Estimator(weight="token", signal="outcome")
     )
     [row] = np.flatnonzero(
         (table["environment"] == "parity") & (table["kl_target"] == 0.2) & (table["seed"] == 1)
@@ -106,6 +106,11 @@ def test_divergence_out_of_reach_is_a_row_without_numbers(tmp_path):
     assert set(table["status"][far]) == {"unreachable"}
     assert set(table["status"][~far]) == {"ok"}
     assert np.isnan(table["relative_bias"][far]).all()
+    # What it can give is told: a uniform policy, at strength 1.
+    made = environment("two_token_counterexample")
+    uniform = drift.apply("mixture", made.process, made.target, 1.0)
+    assert table["kl_maximum"][far] == pytest.approx(kl_behaviour_target(made.process, *uniform), rel=1e-6)
+    assert np.isnan(table["kl_maximum"][~far]).all()
 
 
 def test_a_finished_run_computes_nothing_again(reference, tmp_path):

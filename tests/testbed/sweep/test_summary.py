@@ -31,6 +31,7 @@ def table(rows):
         "weight": weight, "kl_target": kl, "status": status, "relative_bias": bias,
         "relative_standard_deviation": 2 * bias, "relative_mse_at_1": bias, "relative_mse_at_16": bias**2,
         "trajectories_per_draw": np.ones(n), "standard_error": np.zeros(n), "gradient_norm": np.ones(n),
+        "draws": np.full(n, 100_000.0),
     }  # fmt: skip
 
 
@@ -45,13 +46,14 @@ def test_medians_by_hand():
     assert summary.unreachable == 1
     [block] = summary.blocks
     token, prefix = block.rows
-    assert token.relative_bias == (2.0, 5.0)
-    assert token.relative_standard_deviation == (4.0, 10.0)
-    assert token.relative_error == (2.0, 5.0)
+    assert summary.levels == ("0.1", "0.2", "set")
+    assert token.relative_bias == pytest.approx((2.0, 5.0, nan), nan_ok=True)
+    assert token.relative_standard_deviation == pytest.approx((4.0, 10.0, nan), nan_ok=True)
+    assert token.relative_error == pytest.approx((2.0, 5.0, nan), nan_ok=True)
     assert token.worst_relative_bias == 5.0
     assert prefix.weight == "prefix"
     assert summary.unbiased == {"outcome": ["prefix"]}
-    assert summary.least_error == {"outcome": ["prefix", "prefix"]}
+    assert summary.least_error == {"outcome": ["prefix", "prefix", "prefix"]}
 
 
 def test_bias_in_a_single_cell_is_enough_to_be_biased():
@@ -141,6 +143,17 @@ def test_cells_behind_each_divergence_are_counted(capsys):
     text = printed(capsys, summarise(table([*rows, ("token", 0.3, "unreachable", math.nan)])))
     assert "Cells behind the columns, all rows together: 2 at 0.1, 1 at 0.3." in text
     assert "Cells behind" not in printed(capsys, summarise(table(rows[1:])))
+
+
+def test_drifts_that_say_how_strong_they_are_have_a_column(capsys):
+    data = table([("token", 0.1, "ok", 1.0), ("token", math.nan, "ok", 4.0), ("token", math.nan, "ok", 5.0)])
+    assert summarise(data).levels == ("0.1", "set")
+    assert summarise(data).blocks[0].rows[0].relative_bias == (1.0, 4.5)
+    assert "'set' is of drifts whose strength the settings say" in printed(capsys, summarise(data))
+    data["drift"] = np.array(["noise", "noise", "given"])
+    assert summarise(data).levels == ("0.1", "given/set")
+    text = printed(capsys, summarise(data))
+    assert "'given/set' is of the policies that an environment brings and drifts whose strength the settings" in text
 
 
 def test_policies_that_an_environment_brings_have_a_column(tmp_path, capsys):

@@ -1,0 +1,1 @@
+"""What drives two policies apart, and the search for the strength that gives a divergence."""

@@ -1,0 +1,1 @@
+"""The reference of everything that has a name, written from the registries."""
