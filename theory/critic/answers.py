@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from theory.critic.limits import refuse_large_covariance
+from theory.critic.rounding import settled_variance
 from theory.critic.steps import Setting, Step, conditional_moments, trajectory_values
 from theory.engines.enumeration import count_trajectories, enumerate_blocks
 from theory.engines.problem import EngineRefusal
@@ -37,26 +40,46 @@ class Answer(NamedTuple):
 
     mean: Array
     variance: float
+    """inf where it is beyond float64; NaN where rounding decides it."""
     covariance: Array | None
+    """None where it was not asked for, or cannot be given."""
+
+
+def settled(asked: Asked, moments: Callable[[Asked, bool], Answer], outer: bool) -> Answer:
+    """The moments, with NaN for a variance that hangs on rounding of the critic's errors."""
+    answer = moments(asked, outer)
+    x = asked.setting
+    other = asked._replace(setting=replace(x, keep_rounding=True))
+    pairs = zip(asked.steps(), other.steps(), strict=True)
+    if all((a.value == b.value).all() and (a.gradient == b.gradient).all() for a, b in pairs):
+        return answer
+    sizes = (x.critic.action_value, x.walk.reward, x.process.terminal_reward)
+    scale = max(float(np.abs(size).max()) for size in sizes) ** 2 * float(x.target.squared_score.max())
+    dropped, kept = np.array([answer.variance]), np.array([moments(other, False).variance])
+    variance = float(settled_variance(dropped, kept, scale)[0])
+    return Answer(answer.mean, variance, None if math.isnan(variance) else answer.covariance)
 
 
 def by_recursion(asked: Asked, outer: bool) -> Answer:
     """The backward recursion, and the law of total variance over start states."""
-    x = asked.setting
-    start = x.process.initial
-    given = conditional_moments(x.walk, asked.steps(), x.target.parameter_count, outer)
-    mean = start @ given.gradient
-    off = given.gradient - mean
-    with np.errstate(invalid="ignore"):
-        variance = float(start @ (given.variance + (off**2).sum(axis=1)))
-    matrix = None
-    if given.covariance is not None:
-        matrix = np.einsum("s,spq->pq", start, given.covariance) + (start[:, None] * off).T @ off
-    # Second moments beyond float64 arrive as inf, or as the NaN of a difference of such.
-    return Answer(mean, variance if math.isfinite(variance) else math.inf, matrix)
+    x, P = asked.setting, asked.setting.target.parameter_count
+    if outer:
+        refuse_large_covariance(x.process.states, P)
+    given = conditional_moments(x.walk, asked.steps(), P, outer)
+    on = np.flatnonzero(x.process.initial)
+    start, gradient = x.process.initial[on], given.gradient[on]
+    mean = start @ gradient
+    _refuse_infinite(mean)
+    off = gradient - mean
+    with np.errstate(invalid="ignore", over="ignore"):
+        variance = float(start @ (given.variance[on] + (off**2).sum(axis=1)))
+        matrix = None
+        if given.covariance is not None:
+            matrix = np.einsum("s,spq->pq", start, given.covariance[on]) + (start[:, None] * off).T @ off
+    return Answer(mean, finite_or_inf(variance), readable(matrix))
 
 
-def by_enumeration(asked: Asked, most: int, outer: bool) -> Answer:
+def by_enumeration(asked: Asked, outer: bool, most: int) -> Answer:
     """Every trajectory of positive probability."""
     x, P = asked.setting, asked.setting.target.parameter_count
     needed = count_trajectories(x.process, x.behaviour)
@@ -64,39 +87,73 @@ def by_enumeration(asked: Asked, most: int, outer: bool) -> Answer:
         raise EngineRefusal(
             f"enumeration needs {needed:.3g} trajectories, the limit is {most}; engine='recursion' can take it"
         )
+    if outer:
+        refuse_large_covariance(1, P)
     total, second, matrix = np.zeros(P), 0.0, np.zeros((P, P)) if outer else None
     rows = max(64, _BLOCK_NUMBERS // max(P, x.process.horizon))
-    for walk, block in enumerate_blocks(x.process, x.behaviour, rows):
-        # Measured from the truth, which most means are, so that a small variance keeps its digits.
-        g = trajectory_values(walk, block, asked.steps(), P) - asked.truth
-        total += block.probability @ g
-        second += float(block.probability @ (g**2).sum(axis=1))
-        if matrix is not None:
-            matrix += (block.probability[:, None] * g).T @ g
-    variance = max(second - float(total @ total), 0.0)
-    return Answer(asked.truth + total, variance, None if matrix is None else matrix - np.outer(total, total))
+    with np.errstate(over="ignore", invalid="ignore"):
+        for walk, block in enumerate_blocks(x.process, x.behaviour, rows):
+            # Measured from the truth, which most means are, so that a small variance keeps its digits.
+            g = trajectory_values(walk, block, asked.steps(), P) - asked.truth
+            total += block.probability @ g
+            g *= np.sqrt(block.probability)[:, None]
+            second += float((g**2).sum())
+            if matrix is not None:
+                matrix += g.T @ g
+        variance = max(second - float(total @ total), 0.0)
+        matrix = None if matrix is None else matrix - np.outer(total, total)
+    mean = asked.truth + total
+    _refuse_infinite(mean)
+    return Answer(mean, finite_or_inf(variance), readable(matrix))
 
 
 def by_sampling(asked: Asked, draws: int, seed: int, outer: bool) -> Sampled:
     """Monte Carlo with standard errors."""
     x, P, rng = asked.setting, asked.setting.target.parameter_count, np.random.default_rng(seed)
-    total, squares, norms = np.zeros(P), np.zeros(P), []
+    if outer:
+        refuse_large_covariance(1, P)
+    total, squares = np.zeros(P), np.zeros(P)
+    norms: list[Array] = []
     matrix = np.zeros((P, P)) if outer else None
     rows = max(2, _BLOCK_NUMBERS // max(P, x.process.horizon))
     chance = x.process.initial / x.process.initial.sum()
-    for first in range(0, draws, rows):
-        start = rng.choice(x.process.states, size=min(rows, draws - first), p=chance)
-        block = sample_block(x.walk, start, rng)
-        g = trajectory_values(x.walk, block, asked.steps(), P) - asked.truth
-        total += g.sum(axis=0)
-        squares += (g**2).sum(axis=0)
-        norms.append((g**2).sum(axis=1))
+    centre = np.zeros(P)
+    with np.errstate(over="ignore", invalid="ignore"):
+        for first in range(0, draws, rows):
+            start = rng.choice(x.process.states, size=min(rows, draws - first), p=chance)
+            g = trajectory_values(x.walk, sample_block(x.walk, start, rng), asked.steps(), P)
+            # The mean of the first block stands in for the mean: to first order the spread of |g - centre|^2 is that
+            # of |g - mean|^2, whose average is the variance. The truth would not do where a method is biased.
+            if not norms:
+                centre = g.mean(axis=0)
+            g -= centre
+            total += g.sum(axis=0)
+            squares += (g**2).sum(axis=0)
+            norms.append((g**2).sum(axis=1))
+            if matrix is not None:
+                matrix += g.T @ g
+        off = total / draws
+        spread = np.maximum(squares / draws - off**2, 0.0) * draws / (draws - 1)
         if matrix is not None:
-            matrix += g.T @ g
-    off = total / draws
-    spread = np.maximum(squares / draws - off**2, 0.0) * draws / (draws - 1)
-    if matrix is not None:
-        matrix = (matrix / draws - np.outer(off, off)) * draws / (draws - 1)
-    # |g - truth|^2 spreads as |g - mean|^2 does where the bias is small beside the deviation.
-    error = float(np.concatenate(norms).std(ddof=1) / np.sqrt(draws))
-    return Sampled(asked.truth + off, np.sqrt(spread / draws), float(spread.sum()), error, matrix, draws)
+            matrix = (matrix / draws - np.outer(off, off)) * draws / (draws - 1)
+        spread = np.where(np.isfinite(spread), spread, np.inf)
+        error = finite_or_inf(float(np.concatenate(norms).std(ddof=1) / np.sqrt(draws)))
+    _refuse_infinite(centre + off)
+    return Sampled(centre + off, np.sqrt(spread / draws), float(spread.sum()), error, readable(matrix), draws)
+
+
+def _refuse_infinite(mean: Array) -> None:
+    if not np.isfinite(mean).all():
+        raise EngineRefusal(
+            "the mean is beyond float64; expected policies that are closer, or rewards and a critic that are smaller"
+        )
+
+
+def finite_or_inf(variance: float) -> float:
+    """Second moments beyond float64 arrive as inf, or as the NaN of a difference of such."""
+    return variance if math.isfinite(variance) else math.inf
+
+
+def readable(matrix: Array | None) -> Array | None:
+    """The covariance, or None where it has entries that float64 does not hold."""
+    return None if matrix is None or not np.isfinite(matrix).all() else matrix

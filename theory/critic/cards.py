@@ -33,9 +33,16 @@ class CriticCard:
 
 
 _ANY = "for every critic"
+_SUFFICES = (
+    "; this suffices, and elsewhere there is bias in general, even with exact values: the states are those of mu"
+)
 _TRACES = (
-    "target = behaviour, with caps of at least 1 and either trace_decay=1 or exact values; otherwise not, even with "
-    "exact values: the states are those of mu"
+    "for every critic where target = behaviour, caps are at least 1 and trace_decay=1, or T = 1 and cap=inf; with "
+    "exact values where target = behaviour and cap is at least 1, or there is one state and cap=inf" + _SUFFICES
+)
+_CORRECTED = (
+    "for every critic where target = behaviour, caps are at least 1 and trace_decay=1, or T = 1 and cap=inf; with "
+    "exact values where target = behaviour, T = 1 or there is one state" + _SUFFICES
 )
 
 _CARDS = (
@@ -113,9 +120,9 @@ _CARDS = (
         "acer",
         "Retrace with a capped ratio, and what the cap takes away put back by the critic.",
         "D as for retrace;  G = min(cap, rho) (r + discount D' - E_pi[q]) z "
-        "+ E_pi[max(0, 1 - cap / rho) (q - E_pi[q]) z] + discount G'",
+        "+ sum over a of max(0, pi(a|s) - cap mu(a|s)) (q - E_pi[q]) z + discount G'",
         "Wang et al. 2017 (arXiv 1611.01224), equation 7, before the trust region",
-        _TRACES,
+        _CORRECTED,
         options=MappingProxyType({"cap": 10.0, "trace_cap": 1.0, "trace_decay": 1.0}),
         defaults="cap=10, trace_cap=1 and trace_decay=1: the paper's.",
     ),

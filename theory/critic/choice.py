@@ -11,9 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from theory import checks
-from theory.critic.answers import Answer, Asked, by_enumeration, by_recursion, by_sampling
+from theory.critic.answers import Answer, Asked, by_enumeration, by_recursion, by_sampling, settled
 from theory.critic.cards import CARDS, CriticCard
 from theory.critic.gradients import critic_gradients
+from theory.critic.limits import refuse_far_policies, refuse_large_steps
 from theory.critic.methods import METHODS
 from theory.critic.steps import Setting
 from theory.critic.tables import critic_tables
@@ -28,10 +29,6 @@ from theory.policy import SoftmaxPolicy
 from theory.process import MarkovProcess
 
 Array = NDArray[np.float64]
-
-# Numbers in one table (edges, P), of which a step holds several.
-MOST_NUMBERS = 20_000_000
-MOST_LOG_RATIO = 700.0
 
 
 def critic_moments(
@@ -71,6 +68,10 @@ def critic_moments(
     means and covariances given s_t follow from those given s_{t+1}: a backward recursion over (t, s), of order
     T (number of transitions) P operations, exact for any critic.
 
+    A variance beyond float64 is inf. With an exact critic, errors that are zero may be known to rounding only, and
+    products of ratios may multiply it to any size: the variance is NaN where it changes when what rounding can make is
+    taken for zero. In deterministic processes, where those errors are exactly zero, so is the variance.
+
     Args:
         process: the environment.
         target: pi, the policy that is differentiated.
@@ -94,7 +95,8 @@ def critic_moments(
 
     Raises:
         ValueError: policies and process disagree, support is missing, an unknown name, an option that the method does
-            not take, tables of a wrong shape, a ratio beyond float64, or a problem that is too large.
+            not take, tables of a wrong shape, a ratio, a mean or (when it is read) a covariance beyond float64, or a
+            problem that is too large.
 
     >>> from theory import MarkovProcess, SoftmaxPolicy
     >>> coin = MarkovProcess([1.0], [[[1.0], [1.0]]], [[1.0, 0.0]], horizon=3)
@@ -111,35 +113,36 @@ def critic_moments(
     options = _options(card, {"cap": cap, "trace_cap": trace_cap, "trace_decay": trace_decay})
     tables = critic_tables(process, target, behaviour, critic, needs_actions=card.needs == "action values")
     walk = Walk(process, behaviour)
-    _refuse_if_too_large(process, target, walk)
-    furthest = float(ratios.log_ratio[walk.state, walk.action].max())
-    if furthest > MOST_LOG_RATIO:
-        raise EngineRefusal(
-            f"a ratio is beyond float64, its logarithm is {furthest:.0f}; expected policies that are closer"
-        )
+    refuse_large_steps(process, target, walk)
+    refuse_far_policies(process, behaviour, ratios, walk)
     gradients = critic_gradients(process, target, _known_gradient(card, critic, critic_gradient))
     setting = Setting(process, target, behaviour, ratios, tables, gradients, walk, **options)
     asked = Asked(setting, METHODS[method], policy_gradient(process, target))
     lost = lost_mass(process, target, behaviour)
     if engine == "sampling":
         s = by_sampling(asked, checks.whole_number("trajectories", trajectories, 2, "trajectories"), seed, covariance)
+        kept = s.covariance if s.covariance is not None or not covariance else _no_covariance
         return Moments(
-            s.mean, s.variance, asked.truth, engine, 1, lost, s.standard_error, s.variance_standard_error, s.draws,
-            s.covariance,
-        )  # fmt: skip
-    exact = (
-        partial(by_enumeration, asked, most_trajectories) if engine == "enumeration" else partial(by_recursion, asked)
-    )
+            s.mean, s.variance, asked.truth, engine, 1, lost, s.standard_error, s.variance_standard_error, s.draws, kept
+        )
+    engine_moments = partial(by_enumeration, most=most_trajectories) if engine == "enumeration" else by_recursion
+    exact = partial(settled, asked, engine_moments)
     answer = exact(covariance)
-    later = answer.covariance if covariance else partial(_covariance, exact)
+    later = answer.covariance if answer.covariance is not None else partial(_covariance, exact)
     engine = "recursion" if engine == "auto" else engine
     return Moments(answer.mean, answer.variance, asked.truth, engine, lost_mass=lost, _covariance=later)
 
 
 def _covariance(exact: Callable[[bool], Answer]) -> Array:
     matrix = exact(True).covariance
-    assert matrix is not None
-    return matrix
+    return _no_covariance() if matrix is None else matrix
+
+
+def _no_covariance() -> Array:
+    raise EngineRefusal(
+        "the covariance is beyond float64, or rounding decides it; expected policies that are closer, or a method with "
+        "capped ratios"
+    )
 
 
 def _known_gradient(card: CriticCard, critic: Any, critic_gradient: Any) -> Any:
@@ -152,8 +155,8 @@ def _known_gradient(card: CriticCard, critic: Any, critic_gradient: Any) -> Any:
     return critic_gradient
 
 
-def _options(card: CriticCard, given: dict[str, float | None]) -> dict[str, float]:
-    result = dict(card.options)
+def _options(card: CriticCard, given: dict[str, float | None]) -> dict[str, Any]:
+    result: dict[str, Any] = dict(card.options)
     for name, value in given.items():
         if value is None:
             continue
@@ -166,13 +169,3 @@ def _options(card: CriticCard, given: dict[str, float | None]) -> dict[str, floa
             raise ValueError(f"trace_decay is {value!r}; expected a number in [0, 1]")
         result[name] = float(value)
     return result
-
-
-def _refuse_if_too_large(process: MarkovProcess, target: SoftmaxPolicy, walk: Walk) -> None:
-    P = target.parameter_count
-    needed = P * max(walk.state.size, process.states * process.actions)
-    if needed > MOST_NUMBERS:
-        raise EngineRefusal(
-            f"a step takes tables of {needed:.3g} numbers, transitions times parameters, the limit is {MOST_NUMBERS}; "
-            "expected fewer states or actions, or a log-linear target policy with fewer parameters"
-        )

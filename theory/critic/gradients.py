@@ -35,15 +35,21 @@ def action_value_gradient(process: MarkovProcess, target: SoftmaxPolicy) -> Arra
 
 def exact_gradients(process: MarkovProcess, target: SoftmaxPolicy) -> Iterator[tuple[Array, Array]]:
     """(dQ_t (S, A, P), dV_t (S, P)) for t = T-1 down to 0."""
-    advantage = values(process, target).advantage
-    shape = process.states, process.actions, target.parameter_count
-    acts = ~process.absorbing[:, None]
+    action_value = values(process, target).action_value
     state_gradient = np.zeros((process.states, target.parameter_count))
     for t in reversed(range(process.horizon)):
-        following = np.asarray(process.transition_matrix @ state_gradient).reshape(shape)
-        action_gradient = process.discount * following * acts[:, :, None]
-        state_gradient = mean_over_actions(target, advantage[t], action_gradient) * acts
+        action_gradient = backed_up(process, state_gradient)
+        state_gradient = mean_over_actions(target, action_value[t], action_gradient)
+        state_gradient[process.absorbing] = 0.0
         yield action_gradient, state_gradient
+
+
+def backed_up(process: MarkovProcess, state_gradient: Array) -> Array:
+    """dQ_t = discount sum over s' of P(s'|s,a) dV_{t+1}(s'), (S, A, P), from dV_{t+1} of shape (S, P)."""
+    following = np.asarray(process.transition_matrix @ state_gradient)
+    result = process.discount * following.reshape(process.states, process.actions, -1)
+    result[process.absorbing] = 0.0
+    return np.asarray(result)
 
 
 def mean_over_actions(target: SoftmaxPolicy, action_value: Array, action_gradient: Array | None) -> Array:

@@ -8,76 +8,71 @@ from functools import partial
 import numpy as np
 from numpy.typing import NDArray
 
-from theory.critic.gradients import mean_over_actions
 from theory.critic.marginal import marginal_ratios
 from theory.critic.steps import Setting, Step
+from theory.critic.tables import expected_value
 
 Array = NDArray[np.float64]
 
 
 def control_variates(x: Setting, *, of_value: str, of_score: str) -> Iterator[Step]:
     """Per-decision importance sampling and its control variates: `per_decision` to `doubly_robust`."""
-    p, pi, s = x.process, x.target.probabilities, x.walk.state
-    rho, z = x.ratio, x.score
+    p, rho, z = x.process, x.ratio, x.score
     follow = rho * p.discount
+    v, dv = p.terminal_reward, np.zeros((p.states, x.target.parameter_count))
     for t, dq in zip(reversed(range(p.horizon)), x.gradients(), strict=True):
         q, q_of_score = x.critic.control(of_value, t), x.critic.control(of_score, t)
-        v, dv = np.einsum("sa,sa->s", pi, q), mean_over_actions(x.target, q_of_score, dq)
-        value = v[s] + rho * (x.walk.reward - q[x.edge])
-        gradient = dv[s] + (rho * (x.walk.reward - q_of_score[x.edge]))[:, None] * z
-        if dq is not None:
-            gradient -= rho[:, None] * dq[x.edge]
-        yield Step(value, follow, gradient, follow[:, None] * z, follow)
+        own = rho * x.error(v, q_of_score[x.edge])
+        gradient = own[:, None] * z + rho[:, None] * x.gradient_error(dv, dq)
+        value = rho * x.error(v, q[x.edge])
+        v = x.with_ends(expected_value(x.target, q))
+        # A control variate that is a function of the state alone has mean zero.
+        dv = x.state_gradient(q_of_score, dq) if of_score == "action" else dv
+        yield Step(value, follow, gradient, follow[:, None] * z, follow, dv)
 
 
 def marginal(x: Setting) -> Iterator[Step]:
     """The efficient influence function of the Markov model, plus the gradient."""
-    p, pi, q = x.process, x.target.probabilities, x.critic.action_value
-    s, after = x.walk.state, x.walk.next_state
-    nothing = np.zeros(s.size)
-    no_gradient = np.zeros((s.size, x.target.parameter_count))
-    dv = np.zeros((p.states, x.target.parameter_count))
-    v = p.terminal_reward
+    p, q = x.process, x.critic.action_value
+    nothing = np.zeros(x.walk.state.size)
+    v, dv = p.terminal_reward, np.zeros((p.states, x.target.parameter_count))
+    no_gradient, discounts = np.zeros_like(x.score), np.full(x.walk.state.size, p.discount)
     ratios = marginal_ratios(p, x.target, x.behaviour)
     for t, dq in zip(reversed(range(p.horizon)), x.gradients(), strict=True):
-        w, dw = (table[x.edge] for table in ratios.at(t))
-        error = x.walk.reward + p.discount * v[after] - q[t][x.edge]
-        gradient = dw * error[:, None] + w[:, None] * p.discount * dv[after]
-        if dq is not None:
-            gradient -= w[:, None] * dq[x.edge]
-        dv = mean_over_actions(x.target, q[t], dq)
-        dv[p.absorbing] = 0.0
-        v = np.where(p.absorbing, p.terminal_reward, np.einsum("sa,sa->s", pi, q[t]))
-        if t == 0:
-            gradient += dv[s]
-        yield Step(nothing, nothing, gradient, no_gradient, np.full(s.size, p.discount))
+        w, dw = ratios.at(t, *x.edge)
+        gradient = dw * x.error(v, q[t][x.edge])[:, None] + w[:, None] * x.gradient_error(dv, dq)
+        v, dv = x.with_ends(expected_value(x.target, q[t])), x.state_gradient(q[t], dq)
+        yield Step(nothing, nothing, gradient, no_gradient, discounts, dv)
 
 
 def v_trace(x: Setting) -> Iterator[Step]:
     """The policy gradient of IMPALA."""
-    p, z = x.process, x.score
+    p, z, v = x.process, x.score, x.critic.state_value
     rho, trace = _truncated(x)
     for t in reversed(range(p.horizon)):
-        v, v_after = x.critic.state_value[t][x.walk.state], x.next_value(t)
-        value = v + rho * (x.walk.reward + p.discount * v_after - v) - p.discount * trace * v_after
-        own = (rho * (x.walk.reward - v))[:, None] * z
-        yield Step(value, p.discount * trace, own, (p.discount * rho)[:, None] * z, np.full(rho.size, p.discount))
+        value = rho * x.error(v[t + 1], v[t][x.walk.state])
+        follow = p.discount * rho[:, None] * z
+        yield Step(value, p.discount * trace, value[:, None] * z, follow, np.full(rho.size, p.discount))
 
 
 def retrace(x: Setting, *, corrected: bool) -> Iterator[Step]:
     """Retrace as the action value of the token's own gradient, with the correction of ACER or without."""
-    p, z, q, pi = x.process, x.score, x.critic.action_value, x.target.probabilities
+    p, z, q, v_next = x.process, x.score, x.critic.action_value, x.process.terminal_reward
     rho, trace = _truncated(x)
-    with np.errstate(over="ignore"):
-        beyond = np.maximum(0.0, 1.0 - x.cap * np.exp(-x.ratios.log_ratio)) if corrected else 0.0 * pi
+    # pi max(0, 1 - cap / rho), written so that it has its limit where mu or pi is zero.
+    beyond = np.zeros_like(x.target.probabilities)
+    if corrected and x.cap < np.inf:
+        beyond = np.maximum(0.0, x.target.probabilities - x.cap * x.behaviour.probabilities)
     for t in reversed(range(p.horizon)):
-        v = np.einsum("sa,sa->s", pi, q[t])
-        advantage = q[t] - v[:, None]
-        own = (rho * (x.walk.reward - v[x.walk.state]))[:, None] * z
+        v = expected_value(x.target, q[t])
+        own = (rho * x.error(v_next, v[x.walk.state]))[:, None] * z
         if corrected:
-            own += np.einsum("sa,sap->sp", pi * beyond * advantage, x.target.score)[x.walk.state]
-        value = v[x.walk.state] + trace * (x.walk.reward - q[t][x.edge])
-        yield Step(value, p.discount * trace, own, (p.discount * rho)[:, None] * z, np.full(rho.size, p.discount))
+            advantage = q[t] - v[:, None]
+            own += np.einsum("sa,sap->sp", beyond * advantage, x.target.score)[x.walk.state]
+        value = trace * x.error(v_next, q[t][x.edge])
+        v_next = x.with_ends(v)
+        follow = p.discount * rho[:, None] * z
+        yield Step(value, p.discount * trace, own, follow, np.full(rho.size, p.discount))
 
 
 def _truncated(x: Setting) -> tuple[Array, Array]:

@@ -61,8 +61,16 @@ def critic_tables(
             raise ValueError(f"critic has shape {table.shape}, state values; expected action values {(T, S, A)}")
         return Critic(np.repeat(table[:T, :, None], A, axis=2), _with_ends(process, table))
     state_value = np.zeros((T + 1, S))
-    state_value[:T] = np.einsum("sa,tsa->ts", target.probabilities, table)
+    state_value[:T] = [expected_value(target, action_value) for action_value in table]
     return Critic(table, _with_ends(process, state_value))
+
+
+def expected_value(policy: SoftmaxPolicy, action_value: Array) -> Array:
+    """Sum over a of pi(a|s) Q(s, a), (S,).
+
+    Summed in the order of `theory.values`, so that for exact Q the result is exactly the value of that function.
+    """
+    return np.asarray(np.einsum("sa,sa->s", policy.probabilities, action_value))
 
 
 def _with_ends(process: MarkovProcess, state_value: Array) -> Array:

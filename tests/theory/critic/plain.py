@@ -52,9 +52,10 @@ def state_baseline(process, target, behaviour, trajectory, q, dq, v):
 
 def action_baseline(process, target, behaviour, trajectory, q, dq, v):
     total = per_decision(process, target, behaviour, trajectory, q, dq, v)
-    mean = expected(target, with_score(target, q))
-    for t, s, a, _, rho, C, z, _, _, _ in steps_of(process, target, behaviour, trajectory, v):
-        total += process.discount**t * C * (mean[t, s] / rho - q[t, s, a] * z)
+    mean, before = expected(target, with_score(target, q)), 1.0
+    for t, s, a, _, _, C, z, _, _, _ in steps_of(process, target, behaviour, trajectory, v):
+        total += process.discount**t * (before * mean[t, s] - C * q[t, s, a] * z)
+        before = C
     return total
 
 
@@ -140,8 +141,11 @@ def acer(process, target, behaviour, trajectory, q, dq, v, cap=10.0, trace_cap=1
     v, pi, mu = expected(target, q), target.probabilities, behaviour.probabilities
     for t, s in enumerate(trajectory.states[: trajectory.length]):
         for b in range(process.actions):
-            rho = pi[s, b] / mu[s, b]
-            share = pi[s, b] * max(0.0, (rho - cap) / rho)
+            if pi[s, b] == 0.0:
+                continue
+            # Where mu cannot draw b the ratio is infinite, and all of its share is left to the critic.
+            rho = pi[s, b] / mu[s, b] if mu[s, b] > 0.0 else np.inf
+            share = pi[s, b] * max(0.0, 1.0 - cap / rho)
             result += process.discount**t * share * (q[t, s, b] - v[t, s]) * target.score[s, b]
     return result
 

@@ -48,6 +48,35 @@ def test_a_process_beyond_memory_is_refused_before_it_is_tried():
         theory.critic_moments(process, policy, policy)
 
 
+def test_tables_that_only_some_questions_need_are_refused_where_they_are_asked():
+    S, A = 400, 4
+    process = theory.MarkovProcess(np.eye(S)[0], np.tile(np.eye(S)[:, None], (1, A, 1)), np.zeros((S, A)), 2)
+    policy = theory.SoftmaxPolicy(np.zeros((S, A)))
+    found = theory.critic_moments(process, policy, policy)
+    assert found.variance == 0.0
+    with pytest.raises(ValueError, match=r"the covariance takes tables of 1.02e\+09 numbers, 400 times the squared"):
+        _ = found.covariance
+    with pytest.raises(ValueError, match=r"the covariance takes tables of 1.02e\+09 numbers, 400 times the squared"):
+        theory.critic_moments(process, policy, policy, covariance=True)
+    # The other engines need one matrix.
+    many = theory.SoftmaxPolicy.from_features(np.zeros((1, 2, 5000)), np.zeros(5000))
+    one = theory.MarkovProcess([1.0], np.ones((1, 2, 1)), np.zeros((1, 2)), 2)
+    for engine in ("enumeration", "sampling"):
+        with pytest.raises(ValueError, match=r"the covariance takes tables of 2.5e\+07 numbers, 1 times the squared"):
+            theory.critic_moments(one, many, many, engine=engine, covariance=True, trajectories=10)
+    long = theory.MarkovProcess(process.initial, process.transition, process.reward, 1000)
+    for model in ("history", "markov"):
+        with pytest.raises(ValueError, match=r"gradients of all steps and states are 6.4e\+08 numbers"):
+            theory.efficiency_bound(long, policy, policy, model)
+    with pytest.raises(ValueError, match=r"gradients of all steps and states are 6.4e\+08 numbers"):
+        theory.critic_moments(long, policy, policy, "marginal")
+    with pytest.raises(ValueError, match="transitions times parameters, the limit is 20000000"):
+        theory.efficiency_bound(
+            theory.MarkovProcess(np.eye(100)[0], np.full((100, 40, 100), 0.01), np.zeros((100, 40)), 2),
+            *[theory.SoftmaxPolicy(np.zeros((100, 40)))] * 2,
+        )
+
+
 def test_the_covariance_is_the_same_asked_early_and_late():
     for engine in ("recursion", "enumeration"):
         early = theory.critic_moments(*INSTANCE, engine=engine, covariance=True)

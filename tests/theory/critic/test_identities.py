@@ -75,13 +75,14 @@ def test_on_policy_exact_values_are_the_known_baseline(instance):
 
 
 def expected_v_trace(process, target, behaviour, v, cap, trace_cap):
-    """E[v_0 | s_0 = s]."""
+    """E[D_0 | s_0 = s]: v, and what is added to it."""
     walk, critic = Walk(process, behaviour), critic_tables(process, target, behaviour, v, False)
     setting = Setting(
         process, target, behaviour, ratios(target, behaviour), critic,
         lambda: iter([None] * process.horizon), walk, cap=cap, trace_cap=trace_cap,
     )  # fmt: skip
-    return conditional_moments(walk, methods.METHODS["v_trace"](setting), target.parameter_count).value
+    steps = methods.METHODS["v_trace"](setting)
+    return v[0] + conditional_moments(walk, steps, target.parameter_count).correction
 
 
 @pytest.mark.parametrize("cap", [0.5, 1.0, 2.0, INF])

@@ -4,8 +4,10 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy import stats
 
 import theory
+from tests import brute_force
 from tests.instances import instances, random_instance
 from tests.theory.critic import plain
 
@@ -120,6 +122,39 @@ def test_samples_agree_within_their_standard_errors(method):
     wrong = theory.critic_moments(instance.process, instance.behaviour, instance.target, method)
     z = (found.mean - wrong.mean)[moves] / found.standard_error[moves]
     assert np.abs(z).max() > 4.8
+
+
+def test_the_error_of_a_sampled_variance_is_that_of_deviations_from_the_mean():
+    """V-trace with a cap of 0.05 has a bias of many of its deviations, which the error of its variance must not count.
+
+    Over 300 seeds the squared z-scores of the variance sum to a chi-square, nearly: false-alarm rate 1e-4.
+    """
+    p, target, _ = random_instance(2, S=3, A=2, T=3, absorbing=False)
+    off = 0.3 * np.array([[1, 0], [0, 1], [1, 0]])
+    instance, draws = (p, target, theory.SoftmaxPolicy(target.logits + off)), 2000
+    v, options = theory.values(p, target).state_value, {"cap": 0.05}
+    exact = theory.critic_moments(*instance, "v_trace", v, **options)
+    # The deviation of |g - centre|^2 over every trajectory, about the mean and about the truth.
+    deviation = {}
+    for name, centre in (("mean", exact.mean), ("truth", exact.gradient)):
+        norms = [
+            (t.probability, float(((plain.v_trace(*instance, t, None, None, v, **options) - centre) ** 2).sum()))
+            for t in brute_force.trajectories(p, instance[2])
+        ]
+        first = sum(w * x for w, x in norms)
+        deviation[name] = np.sqrt(sum(w * (x - first) ** 2 for w, x in norms))
+    assert deviation["truth"] > 3.0 * deviation["mean"]
+    samples = [
+        theory.critic_moments(*instance, "v_trace", v, engine="sampling", trajectories=draws, seed=seed, **options)
+        for seed in range(300)
+    ]
+    errors = np.array([m.variance_standard_error for m in samples])
+    assert np.sqrt(draws) * np.mean(errors) == pytest.approx(deviation["mean"], rel=0.05)
+    squares = ((np.array([m.variance for m in samples]) - exact.variance) ** 2).sum()
+    low, high = stats.chi2.ppf([5e-5, 1 - 5e-5], 300)
+    assert low < (squares / errors**2).mean() < high
+    # The control: the error of deviations from the truth.
+    assert not low < squares * draws / deviation["truth"] ** 2 < high
 
 
 def test_a_long_horizon_takes_seconds_and_equals_the_engine_without_critics():

@@ -65,6 +65,28 @@ def test_traces_that_are_cut_need_exact_values_even_on_policy(method):
         assert bias(theory.critic_moments(*on_policy, method, q, **cut)) > 1e-3
 
 
+@pytest.mark.parametrize("method", TRACES)
+def test_without_caps_one_step_is_unbiased_for_every_critic(method):
+    instance = random_instance(1, T=1)
+    q, _, _ = wrong_tables(instance)
+    assert bias(theory.critic_moments(*instance, method, q, cap=np.inf)) < 1e-12
+    # What the card asks for: no caps and one step.
+    assert bias(theory.critic_moments(*instance, method, q, cap=0.5)) > 1e-3
+    two = random_instance(1, T=2)
+    assert bias(theory.critic_moments(*two, method, wrong_tables(two)[0], cap=np.inf)) > 1e-3
+
+
+@pytest.mark.parametrize("method", TRACES)
+def test_with_exact_values_which_caps_matter(method):
+    instance = random_instance(1)
+    on_policy = instance._replace(behaviour=instance.target)
+    assert bias(theory.critic_moments(*on_policy, method, trace_cap=0.5, trace_decay=0.5)) < 1e-12
+    one_step, one_state = random_instance(1, T=1), random_instance(2, S=1, absorbing=False)
+    for case in (on_policy, one_step, one_state):
+        found = bias(theory.critic_moments(*case, method, cap=0.5, trace_cap=0.5))
+        assert found < 1e-12 if method == "acer" else found > 1e-3
+
+
 def change_steps(monkeypatch, change):
     right = methods.METHODS["doubly_robust"]
 
@@ -88,12 +110,19 @@ BROKEN = {
 
 
 @pytest.mark.parametrize("broken", BROKEN)
-@pytest.mark.parametrize("critic", ["target", "zero"])
-def test_a_recursion_with_a_piece_missing_is_biased(monkeypatch, broken, critic):
+def test_a_recursion_with_a_piece_missing_is_biased(monkeypatch, broken):
     instance = random_instance(1)
-    assert bias(theory.critic_moments(*instance, "doubly_robust", critic)) < 1e-12
+
+    def found():
+        none, exact = (theory.critic_moments(*instance, "doubly_robust", critic) for critic in ("zero", "target"))
+        return [m.relative_bias for m in (none, wrong(instance, "doubly_robust"), exact)]
+
+    assert max(found()) < 1e-12
     change_steps(monkeypatch, BROKEN[broken])
-    assert bias(theory.critic_moments(*instance, "doubly_robust", critic)) > 1e-3
+    of_none, of_wrong, of_exact = found()
+    assert min(of_none, of_wrong) > 1e-3
+    # The other half of its name: an exact critic leaves nothing that a wrong ratio could bend.
+    assert of_exact < 1e-12
 
 
 def test_the_state_value_must_be_that_of_the_target():

@@ -1,0 +1,87 @@
+"""Answers sampled from a network, with the log-probabilities of what was really sampled from."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from testbed.arithmetic.model import ModelConfig, decode_step, prefill
+from testbed.arithmetic.sampling import Sampler, behaviour_log_probs, behaviour_parameters, chosen
+from testbed.arithmetic.vocabulary import END
+
+_NETWORK_ITSELF = Sampler()
+
+
+@dataclass(frozen=True, eq=False)
+class Rollout:
+    """G answers to each of M prompts: N = M G rows, those of one prompt adjacent, of up to T tokens."""
+
+    answers: Tensor
+    """(N, T) int64 tokens, filled up with end tokens."""
+    mask: Tensor
+    """(N, T) bool, true up to and including the end token."""
+    behaviour_log_probs: Tensor
+    """(N, T) float64, log mu(a_t|s_t) in the distribution that was sampled from; 0 where masked."""
+    policy_log_probs: Tensor | None
+    """(N, T) float64, log pi(a_t|s_t) of the network itself, neither tempered nor truncated nor rounded; 0 where
+    masked. None where the sampler rounds the weights: the network itself was not computed then."""
+
+
+def sample_answers(
+    config: ModelConfig,
+    theta: Tensor,
+    prompts: Tensor,
+    length: int,
+    *,
+    per_prompt: int = 1,
+    sampler: Sampler = _NETWORK_ITSELF,
+    generator: torch.Generator | None = None,
+) -> Rollout:
+    """Sample answers with a key-value cache.
+
+    The random numbers are drawn first, row by row, so that an answer depends on the seed, its row and its prompt, and
+    not on what the other prompts are.
+
+    Args:
+        config: sizes of the network.
+        theta: (P,), not differentiated.
+        prompts: (M, L) int64 tokens.
+        length: T, the most tokens of an answer, its end token included.
+        per_prompt: G, answers to each prompt.
+        sampler: how tokens are sampled.
+        generator: on the device of theta; not needed at temperature 0.
+
+    Raises:
+        ValueError: no generator where one is needed, a length below 1, or one beyond the network's context.
+    """
+    if length < 1 or per_prompt < 1:
+        raise ValueError(f"length is {length} and per_prompt is {per_prompt}; expected at least 1 of each")
+    if generator is None and sampler.temperature > 0.0:
+        raise ValueError("generator is None; expected a torch.Generator, or temperature=0")
+    N, device = len(prompts) * per_prompt, theta.device
+    with torch.inference_mode():
+        uniform, behaviour, policy = torch.zeros((3, N, length), dtype=torch.float64, device=device)
+        if sampler.temperature > 0.0:
+            uniform = torch.rand((N, length), dtype=torch.float64, device=device, generator=generator)
+        answers = torch.full((N, length), END, device=device)
+        mask = torch.zeros((N, length), dtype=torch.bool, device=device)
+        running = torch.ones(N, dtype=torch.bool, device=device)
+        own = sampler != _NETWORK_ITSELF and sampler.weights is None
+        logits, state = prefill(config, behaviour_parameters(sampler, theta), prompts, length - 1, per_prompt)
+        for t in range(length):
+            log_probs = behaviour_log_probs(sampler, logits)
+            token = torch.where(running, chosen(log_probs, uniform[:, t]), END)
+            answers[:, t], mask[:, t] = token, running
+            behaviour[:, t] = log_probs.gather(1, token[:, None])[:, 0]
+            if own:
+                policy[:, t] = logits.double().log_softmax(-1).gather(1, token[:, None])[:, 0]
+            running = running & (token != END)
+            if t == length - 1 or not bool(running.any()):
+                break
+            logits, state = decode_step(config, state, token)
+        behaviour, policy = (torch.where(mask, values, 0.0) for values in (behaviour, policy))
+    # Clones, because what was made in inference mode cannot enter a graph.
+    network = None if sampler.weights is not None else (policy if own else behaviour).clone()
+    return Rollout(answers.clone(), mask.clone(), behaviour.clone(), network)
