@@ -18,6 +18,7 @@ from theory.weights import (  # noqa: F401
     minpro,
     mixed_ratio,
     nfpo,
+    off_policy_sequence_mask,
     pnpo,
     ppo_clip,
     prefix_mask,

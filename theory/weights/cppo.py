@@ -5,15 +5,17 @@ from __future__ import annotations
 from typing import Any
 
 from theory import checks
-from theory.weights.options import check_flag, check_fraction, check_positive
+from theory.weights.options import check_flag, check_fraction, check_positive, check_word
 from theory.weights.positions import position
 from theory.weights.registry import Card, register
+from theory.weights.sampled_token import sampled_token
 from theory.weights.tokens import Tokens, exclusive_sum
 
 
-def _check(delta: float, w_min: float, delta_b: float | str, delta_b_min: float, soft: bool) -> None:
+def _check(delta: float, w_min: float, delta_b: float | str, delta_b_min: float, soft: bool, divergence: str) -> None:
+    check_word("divergence", divergence, ("total_variation", "binary_tv"))
     check_positive("delta", delta, "a bound of a divergence")
-    check_fraction("w_min", w_min)
+    check_fraction("w_min", w_min, zero=False)
     if delta_b != "p90":
         if isinstance(delta_b, str):
             raise ValueError(f"delta_b is {delta_b!r}; expected 'p90' or a finite number of at least 0")
@@ -33,14 +35,16 @@ def _check(delta: float, w_min: float, delta_b: float | str, delta_b_min: float,
         source="CPPO, Tencent Hunyuan 2026, arXiv 2606.10968",
         defaults="delta=0.15 (dense models; 0.2 for mixtures of experts), w_min=0.8, delta_b='p90': the 90th "
         "percentile of the sequence's D_t, clamped to [delta_b_min, 2 delta_b_min], delta_b_min=0.02; soft=False: the "
-        "paper's. A number is delta_b itself.",
+        "paper's for base models. A number is delta_b itself: 0.015 for its post-trained model. "
+        "divergence='total_variation'; 'binary_tv' is the released code's variant, with delta=0.2.",
         aliases=("CPPO", "cumulative prefix-divergence policy optimization"),
-        caution="D_t here is that of the whole distribution; the paper's is over the 20 likeliest tokens and the rest, "
-        "a lower bound of it. The percentile interpolates linearly between tokens; the paper does not say how. L is "
-        "the sequence's own length; a sequence of one token has w_1 = 1. mu is the policy that generated the data.",
+        caution="D_t here is that of the whole distribution, or |pi - mu| of the sampled token; the paper's is over "
+        "the 20 likeliest tokens of mu, the sampled one and the rest, a lower bound of the former. The percentile "
+        "interpolates linearly between tokens, as the released code does. L is the sequence's own length; a sequence "
+        "of one token has w_1 = 1. mu is the policy that generated the data.",
     ),
     uses_advantage=True,
-    needs=("total_variation",),
+    needs=lambda divergence, **_: ("log_probability" if divergence == "binary_tv" else "total_variation",),
     check=_check,
 )
 def cppo(
@@ -51,9 +55,13 @@ def cppo(
     delta_b: float | str = "p90",
     delta_b_min: float = 0.02,
     soft: bool = False,
+    divergence: str = "total_variation",
 ) -> Any:
     """c_t = rho_t where the step is harmless or its prefix within budget; else 0, or with `soft` a share of it."""
-    xp, distance = tokens.xp, tokens.given["total_variation"]
+    xp = tokens.xp
+    binary = divergence == "binary_tv"
+    distance = xp.abs(sampled_token(tokens).shift) if binary else tokens.given["total_variation"]
+    distance = xp.where(tokens.mask, distance, xp.zeros_like(distance))
     one = xp.ones_like(distance)
     share = (position(tokens) - 1.0) / xp.maximum(tokens.length - 1.0, xp.ones_like(tokens.length))
     w = xp.where(tokens.mask, 1.0 - (1.0 - w_min) * share, xp.zeros_like(distance))

@@ -13,16 +13,19 @@ from theory.weights.registry import Card, Parts, register
 from theory.weights.tokens import Tokens
 
 _LARGEST_LOG_RATIO = 20.0
+_LARGEST_POWER = 8
 
 
 def _check(
-    epsilon_low: float, epsilon_high: float, power: float, dual: float | None, cap: float, normalised: bool
+    epsilon_low: float, epsilon_high: float, power: float, epsilon_dual: float | None, cap: float, normalised: bool
 ) -> None:
     checks.non_negative("epsilon_low", epsilon_low)
     checks.non_negative("epsilon_high", epsilon_high)
     check_number("power", power, "an exponent of the position")
-    if dual is not None:
-        checks.non_negative("dual", dual)
+    if abs(power) > _LARGEST_POWER:
+        raise ValueError(f"power is {power!r}; expected an exponent from -{_LARGEST_POWER} to {_LARGEST_POWER}")
+    if epsilon_dual is not None:
+        checks.non_negative("epsilon_dual", epsilon_dual)
     check_cap("cap", cap)
     check_flag("normalised", normalised)
 
@@ -32,19 +35,20 @@ def _check(
         name="ctpo",
         summary="The cumulative ratio under PPO's clip and dual clip, whose bounds widen with the position.",
         formula="c_t = C_t, C_t = P_t rho_t with log-ratios clamped to [-20, 20], but 0 where A_t > 0 and C_t > "
-        "exp(epsilon_high t^power), where A_t < 0 and C_t < exp(-epsilon_low t^power) or C_t > exp(dual t^power), and "
-        "where C_t > cap; t counted from 1. With normalised: C_t^(1/t) in the place of C_t",
+        "exp(epsilon_high t^power), where A_t < 0 and C_t < exp(-epsilon_low t^power) or C_t > exp(epsilon_dual "
+        "t^power), and where C_t > cap; t counted from 1. With normalised: C_t^(1/t) in the place of C_t",
         source="CTPO, Zhang et al. 2026, arXiv 2605.07331, in the form of its authors' code, whose gradient runs "
         "through token t alone",
-        defaults="epsilon_low=0.025, epsilon_high=0.05, power=0.5 and dual=0.05: the scripts of the authors' code; the "
-        "bounds of the ratio itself are exp(-epsilon_low t^power), exp(epsilon_high t^power) and exp(dual t^power). "
-        "cap=exp(10), the code's. normalised=False; its geometric-mean variant is normalised=True, power=-0.5.",
+        defaults="epsilon_low=0.025, epsilon_high=0.05, power=0.5 and epsilon_dual=0.05: the scripts of the authors' "
+        "code; the bounds of the ratio itself are exp(-epsilon_low t^power), exp(epsilon_high t^power) and "
+        "exp(epsilon_dual t^power). cap=exp(10), the code's. normalised=False; its geometric-mean variant is "
+        "normalised=True, power=-0.5.",
         aliases=("CTPO", "CTPO-LA", "length-adaptive CTPO"),
-        caution="Called unbiased for the prefix correction alone: the pairing with an advantage of the behaviour "
-        "policy is biased before anything is clipped (`prefix`). As the log-ratio is clamped, an action that the "
-        "target never takes has weight e^-20, not 0. The cap bounds a logarithm inside the graph, so that above it "
-        "there is no gradient; at the defaults the clips come first for up to 40,000 tokens. With dual equal to "
-        "epsilon_high both signs of the advantage lose their gradient above the same bound.",
+        caution="The paper calls it unbiased; that holds with the advantage of the target policy only, and before "
+        "anything is clipped (`prefix`). As the log-ratio is clamped, an action that the target never takes has "
+        "weight e^-20, not 0. The cap bounds a logarithm inside the graph, so that above it there is no gradient; at "
+        "the defaults the clips come first for up to 40,000 tokens. With epsilon_dual equal to epsilon_high both "
+        "signs of the advantage lose their gradient above the same bound.",
     ),
     uses_advantage=True,
     check=_check,
@@ -56,7 +60,7 @@ def ctpo(
     epsilon_low: float = 0.025,
     epsilon_high: float = 0.05,
     power: float = 0.5,
-    dual: float | None = 0.05,
+    epsilon_dual: float | None = 0.05,
     cap: float = math.exp(10.0),
     normalised: bool = False,
 ) -> Any:
@@ -66,6 +70,6 @@ def ctpo(
     log_cumulative = xp.cumulative_sum(log_ratio, axis=1)
     ratio = xp.exp(log_cumulative / t if normalised else log_cumulative)
     scale = t**power
-    threshold = None if dual is None else xp.exp(dual * scale)
+    threshold = None if epsilon_dual is None else xp.exp(epsilon_dual * scale)
     kept = has_gradient(ratio, tokens.advantage, xp.exp(-epsilon_low * scale), xp.exp(epsilon_high * scale), threshold)
     return xp.where(kept & (ratio <= cap), ratio, xp.zeros_like(ratio))

@@ -141,7 +141,7 @@ def _product(one: Array | None, other: Array | None) -> Array | None:
         source="decoupled PPO: Hilton et al. 2021, arXiv 2110.00641; AReaL, arXiv 2505.24298; interpolated: A-3PO, "
         "arXiv 2512.06547",
         defaults="update='ppo_clip', behaviour='token' and anchor='old', decoupled PPO. AReaL drops tokens by "
-        "behaviour=theory.weight('masked', interval=(0.0, 5.0)), an older default of its.",
+        "behaviour=theory.weight('masked', interval=(0.0, 5.0)), an older default of AReaL's.",
         aliases=(
             "decoupled PPO",
             "AReaL use_decoupled_loss",
@@ -155,7 +155,9 @@ def _product(one: Array | None, other: Array | None) -> Array | None:
         "A-3PO's alpha by versions, (v_old - v_mu) / (v_pi - v_mu), is 1 - 1/lag where the update began one version "
         "ago; another description has alpha = 1/lag. At lag 0 pi is mu, and all of the ratio is the update's. Where "
         "either weight is zero so is the product. Where the two are of different kinds (a sequence, a token), "
-        "theory.decompose takes the token ratio for the product that is truncated.",
+        "theory.decompose takes the token ratio for the product that is truncated. baseline_invariant is said only "
+        "where it is proved: both look back alone, or are the same weight. Ratios that underflow in one factor and "
+        "overflow in the other multiply to 0.",
     ),
     factors=_factors,
     needs=_needs,

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
-from theory.weights.options import check_cap
+from theory.weights.options import check_cap, check_limit, check_word
 from theory.weights.registry import Card, register
 from theory.weights.sampled_token import sampled_token
-from theory.weights.scalar_options import check_limit, check_word
 from theory.weights.tokens import Tokens
 
 DELTA = {"binary_tv": 0.15, "binary_kl": 0.05, "total_variation": 0.15, "kl": 0.05}
@@ -41,12 +41,14 @@ def _needs(divergence: str, delta: float | None, cap: float) -> tuple[str, ...]:
             "verl policy_loss=dppo_kl (divergence='binary_kl'), clip_ratio=delta, clip_ratio_c=cap",
         ),
         caution="verl's binary KL is KL(mu || pi), checked against its released loss; mu is the policy that generated "
-        "the data (the paper's anchor), not that of the update's start. The binary divergences see the sampled token "
-        "only: the same state is masked for one action and not for another. The paper's top-K (K = 20) total variation "
-        "is a lower bound of the total variation; here total_variation and kl are exact and of the whole distribution, "
-        "so at one delta they mask more. verl's delta is set where PPO's clip offsets are.",
+        "the data (the paper's anchor), not that of the update's start. verl adds 1e-8 inside both logarithms; here a "
+        "probability that rounds to one leaves half a rounding unit to the others. The binary divergences see the "
+        "sampled token only: the same state is masked for one action and not for another. The paper's top-K (K = 20) "
+        "total variation is a lower bound of the total variation; here total_variation and kl are exact and of the "
+        "whole distribution, so at one delta they mask more. verl's delta is set where PPO's clip offsets are.",
     ),
     uses_advantage=True,
+    baseline_invariant=lambda divergence, delta, cap: delta == math.inf and math.isinf(cap),
     local=True,
     check=_check,
     needs=_needs,

@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 from typing import Any
 
+from theory.weights.options import check_limit
 from theory.weights.registry import Card, register
-from theory.weights.scalar_options import check_limit
 from theory.weights.tokens import Tokens
 
 

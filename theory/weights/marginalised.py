@@ -36,4 +36,4 @@ def marginalised(tokens: Tokens) -> Any:
     """c_t = state ratio x rho_t."""
     state_ratio = tokens.given["state_ratio"]
     # A state that the target never visits has weight 0 whatever the token's ratio, also where that overflows.
-    return tokens.xp.where(state_ratio == 0.0, state_ratio, state_ratio * tokens.ratio)
+    return state_ratio * tokens.xp.where(state_ratio == 0.0, state_ratio, tokens.ratio)

@@ -33,8 +33,8 @@ def _check(clip: tuple[float, float] | None, inclusive: bool) -> None:
     Card(
         name="minpro",
         summary="Smallest earlier ratio times the token's own: a bounded stand-in for the prefix ratio.",
-        formula="c_t = m_t rho_t, m_t = min over j < t of rho_j, m_0 = 1; with clip=(low, high): clip(m_t rho_t, low, "
-        "high)",
+        formula="c_t = m_t rho_t, m_t = min over j < t of rho_j, m_t = 1 at the first token; with clip=(low, high): "
+        "clip(m_t rho_t, low, high)",
         source="MinPRO, Lei, Cheng & Tao 2026, arXiv 2601.22718",
         defaults="clip=None, the surrogate itself: the paper's clip bounds are not known from public sources (a third "
         "party's script uses (0.8, 1.28)). inclusive=False: the minimum is over strictly earlier tokens.",

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from theory.weights.options import check_fraction
 from theory.weights.registry import Card, register
-from theory.weights.scalar_options import check_fraction
 from theory.weights.tokens import Tokens
 
 

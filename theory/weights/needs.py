@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 NEEDS = {
     "log_probability": "log pi(a_t|s_t), (N, T)",
     "total_variation": "TV(mu(.|s_t), pi(.|s_t)) = half the sum over a of |mu - pi|, (N, T)",
@@ -13,3 +15,13 @@ NEEDS = {
 }
 """name -> what it is. Exact engines compute the first three and `state_ratio` from the policies; `old_log_ratio` and
 `lag` need `old=` and `lag=` beside the behaviour policy. `theory.Weight.coefficients` takes each by its name."""
+
+RANGES = {
+    "log_probability": (-math.inf, 0.0),
+    "total_variation": (0.0, 1.0),
+    "kl": (0.0, math.inf),
+    "old_log_ratio": (-math.inf, math.inf),
+    "state_ratio": (0.0, math.inf),
+    "lag": (0.0, math.inf),
+}
+"""name -> the least and the largest that it can be, up to rounding; of them only `kl` can be infinite."""

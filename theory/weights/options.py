@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from numbers import Real
 from typing import Any
 
@@ -69,10 +70,32 @@ def check_positive(name: str, value: Any, of_what: str) -> None:
         raise ValueError(f"{name} is {value!r}; expected a finite number above 0, {of_what}")
 
 
-def check_fraction(name: str, value: Any, *, zero: bool = True) -> None:
+def check_fraction(name: str, value: Any, of_what: str = "", *, zero: bool = True) -> None:
     """Raise unless `value` is a number from 0 to 1, with `zero` including 0."""
     if not _is_number(value) or not 0.0 <= value <= 1.0 or (value == 0.0 and not zero):
-        raise ValueError(f"{name} is {value!r}; expected a number {'from 0' if zero else 'above 0 and up'} to 1")
+        what = f", {of_what}" if of_what else ""
+        raise ValueError(f"{name} is {value!r}; expected a number {'from 0' if zero else 'above 0 and up'} to 1{what}")
+
+
+def check_limit(name: str, value: Any, of_what: str, *, optional: bool = False) -> None:
+    """Raise unless `value` is a number of at least zero, infinity allowed; or None where that is `optional`."""
+    if not ((_is_number(value) and value >= 0.0) or (optional and value is None)):
+        none = "None or " if optional else ""
+        raise ValueError(f"{name} is {value!r}; expected {none}a number >= 0, {of_what}")
+
+
+def check_pair(name: str, value: Any, of_what: str) -> None:
+    """Raise unless `value` is (low, high) with low <= high, of any sign, infinities allowed."""
+    pair = isinstance(value, tuple) and len(value) == 2 and all(map(_is_number, value))
+    if not pair or not value[0] <= value[1]:
+        raise ValueError(f"{name} is {value!r}; expected (low, high), {of_what}, with low <= high")
+
+
+def check_word(name: str, value: Any, words: Iterable[str]) -> None:
+    """Raise unless `value` is one of the words."""
+    known = tuple(words)
+    if value not in known:
+        raise ValueError(f"{name} is {value!r}; expected {', '.join(map(repr, known[:-1]))} or {known[-1]!r}")
 
 
 def bounds_nothing(bounds: tuple[float, float] | None) -> bool:

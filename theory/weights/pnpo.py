@@ -25,7 +25,7 @@ def _check(epsilon_low: float, epsilon_high: float, gate: bool) -> None:
         "counted from 1; without the gate c_t = w_t",
         source="PNPO, Zhang et al. 2026, arXiv 2608.01418",
         defaults="epsilon_low=7e-4, epsilon_high=9.5e-4 and gate=True, the paper's.",
-        aliases=("PNPO", "TEPO Sentence Prefix IS (gate=False)", "Sentence Prefix IS", "TEPO"),
+        aliases=("PNPO", "TEPO Sentence Prefix IS (gate=False)", "Sentence Prefix IS"),
         caution="Biased on purpose: w_t is no density ratio for t > 1. It is `token` at the first token and "
         "`geometric` at the last. The gate looks at no advantage, and a token outside does not close it for later "
         "ones. Tokens outside still count in the mean over tokens. What `theory.decompose` calls truncation holds the "

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from theory.weights.clipping import has_gradient
-from theory.weights.options import check_dual, check_level, check_trust_region
+from theory.weights.options import bounds_nothing, check_dual, check_level, check_trust_region
 from theory.weights.products import level_parts, product
 from theory.weights.registry import Card, register
 from theory.weights.tokens import Tokens
@@ -44,6 +45,7 @@ def _check(clip: tuple[float, float], dual: float | None, level: str) -> None:
         "not have.",
     ),
     uses_advantage=True,
+    baseline_invariant=lambda clip, dual, level: bounds_nothing(clip) and (dual is None or math.isinf(dual)),
     local=lambda clip, dual, level: level == "token",
     check=_check,
     parts=lambda clip, dual, level: level_parts(level),

@@ -34,16 +34,17 @@ def _factors(
         least = np.minimum(stat, here) if inclusive else np.where(np.isinf(stat), 1.0, stat)
         return np.where((least >= low) & (least <= high), here, 0.0)
 
-    return Factors(None, own, key=ratio)
+    # +inf is what the minimum over no token is: a ratio that overflows must not be taken for that.
+    return Factors(None, own, key=np.minimum(ratio, np.finfo(np.float64).max))
 
 
 @register(
     Card(
         name="prefix_mask",
         summary="The token's own ratio where a statistic of its prefix lies in an interval; zero elsewhere.",
-        formula="c_t = rho_t 1(low <= x_t <= high), x_t = C_t^(1/t), t counted from 1; with statistic='minimum': min "
-        "over j <= t of rho_j; with 'product': C_t. With inclusive=False over earlier tokens only, x = 1 where there "
-        "is none",
+        formula="c_t = rho_t 1(low <= x_t <= high), x_t = C_t^(1/t), t counted from 1 over the tokens that count; "
+        "with statistic='minimum': min over j <= t of rho_j; with 'product': C_t. With inclusive=False over earlier "
+        "tokens only, x = 1 where there is none",
         source="statistic='geometric': reinforce_pro of a fork of OpenRLHF (richardodliu/OpenRLHF); 'minimum': "
         "Prefix-Ratio GRPO (FARS/analemma 2026), a workshop-style report",
         defaults="statistic='geometric' and inclusive=True: reinforce_pro's code; interval=(0.5, 5.0): OpenRLHF's "

@@ -50,7 +50,8 @@ def product_factors(log_ratio: Array, length: int, parts: Parts) -> Factors:
             return np.asarray(np.minimum(stat, ratio[:, :, None]) * own_part[:, :, None])
         return np.asarray(np.where(np.isinf(stat), 1.0, stat) * own_part[:, :, None])
 
-    return Factors(None, own, after, key=ratio)
+    # +inf is what the minimum over no token is: a ratio that overflows must not be taken for that.
+    return Factors(None, own, after, key=np.minimum(ratio, np.finfo(np.float64).max))
 
 
 def _power(log_value: Any, part: str, tokens: Tokens) -> Any:

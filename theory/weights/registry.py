@@ -12,7 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from theory import checks
-from theory.weights.needs import NEEDS
+from theory.weights.left_out import LEFT_OUT
+from theory.weights.needs import NEEDS, RANGES
 from theory.weights.tokens import Tokens, tokens_of
 
 Array = NDArray[np.float64]
@@ -152,6 +153,7 @@ def register(
     `needs`, names of `theory.NEEDS` that `tokens.given` then holds; `couples_batch`, a sequence's coefficients depend
     on the others; `check` raises ValueError on options without meaning; `parts` (`theory.Parts`), the product that it
     truncates, for `theory.decompose`. All but `by_length` and `couples_batch` may be functions of the options.
+    Where sequences are coupled, a batch in another order must get its coefficients in that order.
 
     >>> card = Card("tempered", "A power of the ratio.", "c_t = rho_t^power", source="none", defaults="power=0.5.")
     >>> @register(card, local=True)
@@ -165,7 +167,8 @@ def register(
     'tempered'
 
     Raises:
-        ValueError: a weight of that name is registered already.
+        ValueError: a weight of that name is registered already; a need that is not known; or a weight that is said to
+            be local and looks at other tokens.
     """
 
     def rule(value: Any) -> Callable[..., Any]:
@@ -182,6 +185,10 @@ def register(
             couples_batch, rule(parts), rule(needs),
         )  # fmt: skip
         default = Weight(family, options)
+        if local and (factors is not None or couples_batch):
+            raise ValueError(f"weight {card.name!r} is said to be local; expected neither factors nor couples_batch")
+        if rule(local)(**options):
+            _check_local(default)
         for need in default.needs:
             checks.known_name("need", need, NEEDS, of=f"weight {card.name!r}")
         engines = ("recursion", "enumeration", "sampling")[0 if default.factorises else 1 :]
@@ -193,6 +200,22 @@ def register(
         return function
 
     return enter
+
+
+def _check_local(weight: Weight) -> None:
+    """Raise unless tokens one by one get the coefficients that they get together."""
+    rng = np.random.default_rng(0)
+    log_ratio, advantage = rng.normal(size=(2, 3)), rng.normal(size=(2, 3))
+    given = {need: np.full((2, 3), max(RANGES[need][0], -1.0)) for need in weight.needs}
+    together = np.asarray(weight.coefficients(log_ratio, None, advantage, **given))
+    apart = weight.coefficients(
+        log_ratio.reshape(6, 1), None, advantage.reshape(6, 1), **{k: v.reshape(6, 1) for k, v in given.items()}
+    )
+    if not np.allclose(together, np.asarray(apart).reshape(2, 3), rtol=1e-12, atol=0.0, equal_nan=True):
+        raise ValueError(
+            f"weight {weight.name!r} is said to be local, but its coefficients look at other tokens; "
+            "expected local=False"
+        )
 
 
 def _local_factors(
@@ -331,6 +354,8 @@ class Weight:
         return self._where_counted(tokens)
 
     def _where_counted(self, tokens: Tokens) -> Any:
+        if 0 in tokens.log_ratio.shape:
+            return tokens.xp.zeros_like(tokens.log_ratio)
         # A ratio above the largest number is +inf, which a cap or a mask then bounds: no warning is due.
         with np.errstate(over="ignore"):
             result = self.family.function(tokens, **self.options)
@@ -394,6 +419,9 @@ def _suggest_by_alias(name: object) -> None:
     """Raise where `name` is what papers or libraries call a weight: by spelling, GRPO would be nearest to gspo."""
     if not isinstance(name, str) or name in FAMILIES:
         return
+    for left_out, why in LEFT_OUT.items():
+        if name.lower() == left_out.lower():
+            raise ValueError(f"weight {name!r} is left out of the registry: {why.rstrip('.')}")
     for known, family in FAMILIES.items():
         if name.lower() in (alias.lower() for alias in family.card.aliases):
             raise ValueError(f"unknown weight {name!r}; the nearest known name is {known!r}, which has it as an alias")

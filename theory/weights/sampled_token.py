@@ -30,12 +30,12 @@ class SampledToken(NamedTuple):
         xp, one, zero = self.xp, self.xp.ones_like(self.log_pi), self.xp.zeros_like(self.log_pi)
         possible = self.log_mu > -math.inf
         log_ratio = xp.where(possible, self.log_mu, zero) - xp.where(possible, self.log_pi, zero)
-        rest_mu, rest_pi = -xp.expm1(self.log_mu), -xp.expm1(self.log_pi)
-        both = (rest_mu > 0) & (rest_pi > 0)
-        rest = rest_mu * xp.log(xp.where(both, rest_mu, one) / xp.where(both, rest_pi, one))
-        # Of two policies that both always take the token nothing is left; if mu sometimes takes another, infinity is.
-        alone = xp.where(rest_mu > 0, xp.full_like(zero, math.inf), zero)
-        return xp.exp(self.log_mu) * log_ratio + xp.where(both, rest, alone)
+        # A probability that rounds to one still leaves up to half a rounding unit to the other tokens.
+        unit = 0.5 * xp.finfo(self.log_pi.dtype).eps
+        rest_mu, rest_pi = -xp.expm1(self.log_mu), xp.clip(-xp.expm1(self.log_pi), unit, None)
+        left = rest_mu > 0
+        rest = xp.where(left, rest_mu, zero) * xp.log(xp.where(left, rest_mu, one) / rest_pi)
+        return xp.exp(self.log_mu) * log_ratio + rest
 
 
 def sampled_token(tokens: Tokens) -> SampledToken:

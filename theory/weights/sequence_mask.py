@@ -5,9 +5,8 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from theory.weights.options import bounds_nothing, check_bounds
+from theory.weights.options import bounds_nothing, check_bounds, check_pair, check_word
 from theory.weights.registry import SEQUENCE, Card, Parts, register
-from theory.weights.scalar_options import check_pair, check_word
 from theory.weights.tokens import Tokens
 
 STATISTICS = {
@@ -16,6 +15,10 @@ STATISTICS = {
     "k1": "mean over t of -l_t, an estimate of KL(mu || pi) that may be negative; -log of 'geometric'",
     "k2": "mean over t of l_t^2 / 2",
     "k3": "mean over t of rho_t - 1 - l_t",
+    "sum_k2": "sum over t of l_t^2 / 2",
+    "sum_k3": "sum over t of rho_t - 1 - l_t",
+    "max_k2": "max over t of l_t^2 / 2",
+    "max_k3": "max over t of rho_t - 1 - l_t",
     "largest_kl": "max over t of KL(mu(.|s_t) || pi(.|s_t))",
     "mean_kl": "mean over t of KL(mu(.|s_t) || pi(.|s_t))",
 }
@@ -56,6 +59,7 @@ def _keeps_all(statistic: str, interval: tuple[float, float]) -> bool:
             "verl rollout_rs=seq_mean_k1 (statistic='geometric')",
             "verl rollout_rs=seq_mean_k2 | seq_mean_k3, rollout_rs_threshold=high, low 0",
             "verl rollout_rs=seq_sum_k1 (statistic='product')",
+            "verl rollout_rs=seq_sum_k2 | seq_sum_k3 | seq_max_k2 | seq_max_k3 (statistic='sum_k2' and so on)",
             "NeMo-RL truncated_importance_sampling_type=seq-mask-tis (tokens='token')",
             "OpenRLHF level=seq, mode=mask (tokens='token')",
         ),
@@ -98,6 +102,9 @@ def statistic_of(seen: Tokens, name: str) -> Any:
         "k1": lambda: -log_ratio,
         "k2": lambda: 0.5 * log_ratio**2,
         "k3": lambda: xp.expm1(log_ratio) - log_ratio,
-        "mean_kl": lambda: seen.given["kl"],
-    }[name]()
-    return xp.sum(each, axis=1, keepdims=True) / seen.length
+        "kl": lambda: seen.given["kl"],
+    }[name.split("_")[-1]]()
+    if name.startswith("max_"):
+        return xp.max(each, axis=1, keepdims=True)
+    total = xp.sum(each, axis=1, keepdims=True)
+    return total if name.startswith("sum_") else total / seen.length

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import array_api_compat
 
 from theory import checks
+from theory.weights.needs import NEEDS, RANGES
 
 
 class Tokens(NamedTuple):
@@ -131,6 +132,12 @@ def tokens_of(
     for called, array in beside.items():
         if bool(xp.any(xp.isnan(array))):
             raise ValueError(f"{called} is NaN at a token that counts; expected numbers")
+        low, high = RANGES[called]
+        slack = 16.0 * float(xp.finfo(log_ratio.dtype).eps)
+        endless = (array == float("inf")) & (called != "kl")
+        wrong = array[(array < low - slack) | (array > high + slack) | endless]
+        if wrong.shape[0]:
+            raise ValueError(f"{called} is {float(wrong[0]):.6g} at a token that counts; expected {NEEDS[called]}")
     if advantage is None:
         if needs_advantage:
             raise ValueError(f"weight {name!r} looks at the sign of the advantage; expected advantage of shape (N, T)")

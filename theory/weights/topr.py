@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from theory.weights.options import check_cap
+from theory.weights.options import check_cap, check_word
 from theory.weights.registry import SEQUENCE, Card, Parts, register
-from theory.weights.scalar_options import check_word
 from theory.weights.tokens import Tokens
 
 

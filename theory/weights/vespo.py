@@ -29,9 +29,10 @@ def _check(**options: float) -> None:
             "variational sequence-level soft policy optimization",
             "TRL loss_type=vespo, vespo_k_pos=k_positive, vespo_lambda_pos=lambda_positive, ...",
         ),
-        caution="Largest at W = k / lambda: below 1 for positive advantages (2/3), above it for negative ones (3/2). W "
-        "is the product of the ratios, without a root, so on long sequences most weights are near zero. The sign is "
-        "that of each token's own signal; the code takes the sequence's. The cut at 20 only shows where W underflows.",
+        caution="Largest at W = k / lambda: below 1 for positive advantages (2/3), above it for negative ones (3/2). "
+        "W is the product of the ratios, without a root, so on long sequences most weights are near zero. The sign is "
+        "that of each token's own signal; the code takes the sequence's. The cut of single tokens shows where one "
+        "log-ratio is beyond 20 and others make up for it.",
     ),
     uses_advantage=True,
     check=_check,

@@ -9,7 +9,10 @@ INFINITY = math.inf
 
 def exp(x):
     """e^x that overflows to +inf, as arrays do, where math.exp would raise."""
-    return INFINITY if x > 709.0 else math.exp(x)
+    try:
+        return math.exp(x)
+    except OverflowError:
+        return INFINITY
 
 
 def has_gradient(ratio, advantage, low, high, dual=None):

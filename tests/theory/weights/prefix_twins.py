@@ -8,13 +8,13 @@ import statistics
 from tests.theory.weights.plain import INFINITY, exp, has_gradient
 
 
-def ctpo(log_ratios, advantages, *, epsilon_low, epsilon_high, power, dual, cap, normalised):
+def ctpo(log_ratios, advantages, *, epsilon_low, epsilon_high, power, epsilon_dual, cap, normalised):
     result, total = [], 0.0
     for t, (log_rho, advantage) in enumerate(zip(log_ratios, advantages, strict=True), start=1):
         total += min(max(log_rho, -20.0), 20.0)
         ratio = exp(total / t if normalised else total)
         low, high = exp(-epsilon_low * t**power), exp(epsilon_high * t**power)
-        kept = has_gradient(ratio, advantage, low, high, None if dual is None else exp(dual * t**power))
+        kept = has_gradient(ratio, advantage, low, high, None if epsilon_dual is None else exp(epsilon_dual * t**power))
         result.append(ratio if kept and ratio <= cap else 0.0)
     return result
 
@@ -45,7 +45,7 @@ def retrace(log_ratios, advantages, *, decay):
 
 
 def marginalised(log_ratios, advantages, *, state_ratio):
-    return [w * exp(log_rho) for w, log_rho in zip(state_ratio, log_ratios, strict=True)]
+    return [w * exp(log_rho) if w else 0.0 for w, log_rho in zip(state_ratio, log_ratios, strict=True)]
 
 
 def prefix_mask(log_ratios, advantages, *, statistic, interval, inclusive):
@@ -59,8 +59,23 @@ def prefix_mask(log_ratios, advantages, *, statistic, interval, inclusive):
     return result
 
 
-def cppo(log_ratios, advantages, *, total_variation, delta, w_min, delta_b, delta_b_min, soft):
+def cppo(
+    log_ratios,
+    advantages,
+    total_variation=None,
+    log_probability=None,
+    *,
+    delta,
+    w_min,
+    delta_b,
+    delta_b_min,
+    soft,
+    divergence,
+):
     length, result = len(log_ratios), []
+    if divergence == "binary_tv":
+        mu = [0.0 if x == -INFINITY else exp(p - x) for p, x in zip(log_probability, log_ratios, strict=True)]
+        total_variation = [abs(exp(p) - m) for p, m in zip(log_probability, mu, strict=True)]
     if delta_b == "p90":
         ninth = statistics.quantiles(total_variation, n=10, method="inclusive")[8] if length > 1 else total_variation[0]
         delta_b = min(max(ninth, delta_b_min), 2 * delta_b_min)
@@ -90,7 +105,9 @@ def self_normalised(log_ratios, advantages, *, level, cap):
         """What a token at place t is compared with: by token, all tokens; by sequence, each sequence once."""
         if level == "token":
             return [value(row, u) for row in log_ratios for u in range(len(row))]
-        return [value(row, t if level == "prefix" else 0) for row in log_ratios if len(row) > (t, 0)[level != "prefix"]]
+        if level == "sequence":
+            return [value(row, 0) for row in log_ratios if row]
+        return [value(row, t) for row in log_ratios if len(row) > t]
 
     def relative(row, t):
         others = beside(t)

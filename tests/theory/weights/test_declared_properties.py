@@ -9,6 +9,7 @@ from typing import NamedTuple
 import numpy as np
 import pytest
 
+import testbed
 import theory
 from tests import brute_force
 from tests.instances import random_instance
@@ -147,3 +148,15 @@ def test_every_weight_is_the_on_policy_estimator_when_the_policies_are_equal():
     for weight in ONE_AT_ONE:
         on_policy, _ = brute_force.moments(process, target, target, weight, "outcome")
         np.testing.assert_allclose(on_policy, g, rtol=1e-10, atol=1e-14)
+
+
+def test_the_default_window_is_biased_once_it_is_shorter_than_the_sequence():
+    """With four steps a window of five earlier tokens is the whole prefix: six steps and a tail tell them apart."""
+    env = testbed.environment("token_tree", depth=7, vocabulary=2)
+    rng = np.random.default_rng(0)
+    drifted = env.target.logits + 0.7 * rng.normal(size=env.target.logits.shape)
+    instance = env.process, env.target, theory.SoftmaxPolicy(drifted)
+    for signal, score in theory.weight("prefix").card.unbiased_for:
+        e = theory.Estimator("window", signal, score)
+        assert theory.moments(*instance, e).relative_bias > 1e-3
+        assert theory.moments(*instance, theory.Estimator("prefix", signal, score)).relative_bias < 1e-9

@@ -26,10 +26,10 @@ def test_ctpo_clips_the_cumulative_ratio_at_bounds_that_widen():
     ratios = [4, 1.5, 2]
     np.testing.assert_allclose(coefficients("ctpo", ratios, [1] * 3, **options), [0, 6, 12])
     np.testing.assert_allclose(coefficients("ctpo", ratios, [1] * 3, cap=10.0, **options), [0, 6, 0])
-    np.testing.assert_allclose(coefficients("ctpo", ratios, [-1] * 3, dual=None, **options), [4, 6, 12])
+    np.testing.assert_allclose(coefficients("ctpo", ratios, [-1] * 3, epsilon_dual=None, **options), [4, 6, 12])
     # Dual thresholds 5, 25, 125 keep all; 2, 4, 8 keep nothing.
-    np.testing.assert_allclose(coefficients("ctpo", ratios, [-1] * 3, dual=math.log(5), **options), [4, 6, 12])
-    np.testing.assert_allclose(coefficients("ctpo", ratios, [-1] * 3, dual=math.log(2), **options), [0, 0, 0])
+    np.testing.assert_allclose(coefficients("ctpo", ratios, [-1] * 3, epsilon_dual=math.log(5), **options), [4, 6, 12])
+    np.testing.assert_allclose(coefficients("ctpo", ratios, [-1] * 3, epsilon_dual=math.log(2), **options), [0, 0, 0])
     # From below: cumulative ratios 0.25, 0.2, 0.2.
     below = coefficients("ctpo", [0.25, 0.8, 1], [-1] * 3, **options)
     np.testing.assert_allclose(below, [0, 0, 0.2])
@@ -44,7 +44,7 @@ def test_ctpo_counts_the_tokens_that_count():
 
 def test_ctpo_clamps_the_log_ratio_of_a_token():
     """e^25 counts as e^20, and an action that the target never takes as e^-20."""
-    wide = {"epsilon_low": 100.0, "epsilon_high": 100.0, "dual": None, "cap": math.inf}
+    wide = {"epsilon_low": 100.0, "epsilon_high": 100.0, "epsilon_dual": None, "cap": math.inf}
     np.testing.assert_allclose(coefficients("ctpo", [math.exp(25)], [1], **wide), [math.exp(20)], rtol=1e-14)
     np.testing.assert_allclose(coefficients("ctpo", [0], [1], **wide), [math.exp(-20)], rtol=1e-14)
     np.testing.assert_allclose(coefficients("ctpo", [4, 9], [1, 1], normalised=True, **wide), [4, 6], rtol=1e-14)

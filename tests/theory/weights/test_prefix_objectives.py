@@ -66,7 +66,7 @@ def ctpo_objective(b, low, high, power, dual, cap, normalised):
 def test_ctpo(seed, normalised):
     b = Batch(seed)
     for low, high, power, dual, cap in [(0.025, 0.05, 0.5, 0.05, math.exp(10)), (0.3, 0.5, 0.2, 0.9, 1.7)]:
-        options = {"epsilon_low": low, "epsilon_high": high, "power": power, "dual": dual, "cap": cap}
+        options = {"epsilon_low": low, "epsilon_high": high, "power": power, "epsilon_dual": dual, "cap": cap}
         weight = theory.weight("ctpo", normalised=normalised, **options)
         terms = ctpo_objective(b, low, high, power, dual, cap, normalised)
         np.testing.assert_allclose(b.ours(weight), b.gradient(terms), rtol=0, atol=1e-12)
@@ -86,7 +86,7 @@ def test_the_gradient_of_ctpo_is_not_that_of_the_whole_cumulative_ratio():
     """Through all tokens up to t it would be the cumulative score's: another estimator."""
     b = Batch(1)
     whole = torch.exp(torch.cumsum(b.logp - b.rollout, dim=1)) * b.A
-    b.assert_other(theory.weight("ctpo", epsilon_low=99.0, epsilon_high=99.0, dual=None), whole)
+    b.assert_other(theory.weight("ctpo", epsilon_low=99.0, epsilon_high=99.0, epsilon_dual=None), whole)
 
 
 def pnpo_objective(b, low, high):

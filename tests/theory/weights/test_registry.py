@@ -23,7 +23,7 @@ ZEROS = np.zeros((2, 3))
         ("sequnce", "sequence"), ("gsp", "gspo"), ("CISP", "cispo"), ("m2p", "m2po"), ("mask", "masked"),
         ("GRPO", "ppo_clip"), ("dapo", "ppo_clip"), ("IcePop", "masked"), ("TIS", "truncated"), ("CISPO", "cispo"),
         ("SNIS", "self_normalised"), ("decoupled PPO", "decoupled"), ("reinforce_pro", "prefix_mask"), ("CPPO", "cppo"),
-        ("marginalized importance sampling", "marginalised"), ("PDIS", "prefix"), ("TEPO", "pnpo"),
+        ("marginalized importance sampling", "marginalised"), ("PDIS", "prefix"), ("Sentence Prefix IS", "pnpo"),
     ],
 )  # fmt: skip
 def test_an_unknown_name_gets_the_nearest(name, nearest):
@@ -83,7 +83,7 @@ def test_an_option_where_there_are_none():
         ("self_normalised", {"cap": 0.0}),
         ("ctpo", {"epsilon_low": -0.1}),
         ("ctpo", {"power": math.inf}),
-        ("ctpo", {"dual": -1.0}),
+        ("ctpo", {"epsilon_dual": -1.0}),
         ("pnpo", {"epsilon_high": math.nan}),
         ("pnpo", {"gate": 1}),
         ("window", {"size": -1}),
@@ -323,6 +323,36 @@ def test_a_local_weight_needs_no_factors(registry):
     by_cells, by_tree = (theory.moments(*instance, estimator, engine) for engine in ("recursion", "enumeration"))
     np.testing.assert_allclose(by_cells.mean, by_tree.mean, rtol=1e-10, atol=1e-14)
     np.testing.assert_allclose(by_cells.variance, by_tree.variance, rtol=1e-10)
+
+
+def test_a_weight_that_looks_around_is_not_local(registry):
+    card = theory.Card("around", "A sum.", "c_t = W", source="here", defaults="none")
+    with pytest.raises(ValueError, match="'around' is said to be local, but its coefficients look at other tokens"):
+        theory.register(card, local=True)(lambda tokens: tokens.sequence_ratio)
+    assert "around" not in registry
+    with pytest.raises(ValueError, match="'around' is said to be local; expected neither factors nor couples_batch"):
+        theory.register(card, local=True, couples_batch=True)(lambda tokens: tokens.ratio)
+
+
+@pytest.mark.parametrize(
+    ("need", "value"),
+    [("kl", -0.1), ("total_variation", 1.1), ("total_variation", -7.0), ("state_ratio", -1.0), ("lag", -3.0),
+     ("log_probability", 3.0), ("old_log_ratio", np.inf), ("state_ratio", np.inf)],
+)  # fmt: skip
+def test_a_need_that_cannot_be_is_refused(registry, need, value):
+    enter(needs=(need,))
+    weight, fine = theory.weight("tempered"), {"log_probability": -1.0}.get(need, 0.5)
+    assert weight.coefficients(ZEROS, **{need: ZEROS + fine}).shape == ZEROS.shape
+    with pytest.raises(ValueError, match=rf"{need} is {value:.6g} at a token that counts; expected "):
+        weight.coefficients(ZEROS, **{need: ZEROS + value})
+    # What stands at masked tokens is ignored.
+    weight.coefficients(ZEROS, np.zeros((2, 3)), **{need: ZEROS + value})
+
+
+@pytest.mark.parametrize("name", ["FSPO", "PSPO", "KPO", "mu-GRPO"])
+def test_a_method_that_is_left_out_is_said_to_be(name):
+    with pytest.raises(ValueError, match=f"weight '{name}' is left out of the registry: "):
+        theory.weight(name)
 
 
 def test_a_need_is_one_of_the_known_ones(registry):

@@ -126,10 +126,12 @@ def test_dppos_binary_kl():
 
 
 def test_dppos_binary_kl_at_the_ends():
-    # pi = mu = 1: no other token, no divergence. pi = 1 > mu: infinite, since mu takes tokens that pi never takes.
+    # pi = mu = 1: no other token, no divergence. pi that rounds to 1 leaves 2^-53 to the other tokens: for mu = 0.9999
+    # that is 1e-4 ln(1e-4 / 2^-53) - 0.9999 ln(1 / 0.9999) = 1e-4 x 27.526 - 0.99995e-4 = 0.0026526.
     ratios, given = probabilities([1, 1, 0], [1, 0.9999, 0.5])
-    c = coefficients("dppo", ratios, [1, 1, -1], given=given, divergence="binary_kl", delta=1e6)
-    np.testing.assert_array_equal(c, [1, 0, 0])
+    for delta, kept in ((0.00266, 1 / 0.9999), (0.00264, 0)):
+        c = coefficients("dppo", ratios, [1, 1, -1], given=given, divergence="binary_kl", delta=delta)
+        np.testing.assert_allclose(c, [1, kept, 0], rtol=1e-12)
     unbounded = coefficients("dppo", ratios, [1, 1, -1], given=given, divergence="binary_kl", delta=math.inf)
     np.testing.assert_allclose(unbounded, [1, 1 / 0.9999, 0])
 

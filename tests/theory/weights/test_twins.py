@@ -52,7 +52,7 @@ def data_of(seed, shape=(6, 7), scale=0.6, extremes=False):
         "total_variation": rng.random(shape),
         "kl": 0.1 * rng.exponential(size=shape),
         "old_log_ratio": 0.5 * scale * rng.normal(size=shape),
-        "state_ratio": rng.exponential(size=shape),
+        "state_ratio": rng.exponential(size=shape) * (rng.random(shape) < 0.8),
         "lag": rng.integers(0, 4, size=shape).astype(float),
     }
     assert set(given) == set(theory.NEEDS)
@@ -168,6 +168,14 @@ def test_the_batch_sets_the_bounds_of_m2po():
     np.testing.assert_allclose(weight.coefficients(log_ratio, None, advantage), np.exp(log_ratio))
     # Alone: tau = 1 < 1.2, clipped.
     np.testing.assert_allclose(weight.coefficients(log_ratio, None, advantage, batch=1), [[0.0], [np.exp(0.5)]])
+
+
+@EVERY_WEIGHT
+@pytest.mark.parametrize("shape", [(0, 3), (3, 0), (0, 0)])
+def test_no_token_has_no_coefficient(weight, shape):
+    empty = np.zeros(shape)
+    given = dict.fromkeys(weight.needs, empty)
+    assert weight.coefficients(empty, None, empty, **given).shape == shape
 
 
 def test_every_weight_has_a_twin():

@@ -58,8 +58,12 @@ def masked(log_ratios, advantages, *, level, interval):
     return [ratio if interval[0] <= ratio <= interval[1] else 0.0 for ratio in ratios]
 
 
-def cispo(log_ratios, advantages, *, clip):
-    return [min(max(exp(log_rho), clip[0]), clip[1]) for log_rho in log_ratios]
+def cispo(log_ratios, advantages, *, clip, mask=False):
+    clipped = [min(max(exp(log_rho), clip[0]), clip[1]) for log_rho in log_ratios]
+    if not mask:
+        return clipped
+    kept = [has_gradient(exp(log_rho), a, *clip) for log_rho, a in zip(log_ratios, advantages, strict=True)]
+    return [c if keep else 0.0 for c, keep in zip(clipped, kept, strict=True)]
 
 
 def v_trace(log_ratios, advantages, *, cap, trace_cap):
@@ -135,13 +139,13 @@ def both_probabilities(log_rho, log_pi):
     return exp(log_pi), 0.0 if log_rho == -INFINITY else exp(log_pi - log_rho)
 
 
-def binary_kl(pi, mu):
-    """mu log(mu / pi) + (1 - mu) log((1 - mu) / (1 - pi)), where 0 log 0 = 0."""
-    total = 0.0
-    for m, p in ((mu, pi), (1.0 - mu, 1.0 - pi)):
-        if m > 0.0:
-            total += m * math.log(m / p) if p > 0.0 else INFINITY
-    return total
+def binary_kl(log_rho, log_pi):
+    """mu log(mu / pi) + (1 - mu) log((1 - mu) / (1 - pi)), where 0 log 0 = 0 and 1 - pi is at least 2^-53."""
+    if log_rho == -INFINITY:
+        return -math.log(max(-math.expm1(log_pi), 2.0**-53))
+    log_mu = log_pi - log_rho
+    rest_mu, rest_pi = -math.expm1(log_mu), max(-math.expm1(log_pi), 2.0**-53)
+    return -math.exp(log_mu) * log_rho + (rest_mu * math.log(rest_mu / rest_pi) if rest_mu > 0.0 else 0.0)
 
 
 def dppo(log_ratios, advantages, log_probability=None, total_variation=None, kl=None, *, divergence, delta, cap):
@@ -155,7 +159,7 @@ def dppo(log_ratios, advantages, log_probability=None, total_variation=None, kl=
             distance = kl[t]
         else:
             pi, mu = both_probabilities(log_rho, log_probability[t])
-            distance = abs(pi - mu) if divergence == "binary_tv" else binary_kl(pi, mu)
+            distance = abs(pi - mu) if divergence == "binary_tv" else binary_kl(log_rho, log_probability[t])
         lost = distance > delta and advantage * log_rho > 0
         result.append(0.0 if lost else min(exp(log_rho), cap))
     return result
@@ -205,14 +209,20 @@ def sequence_mask(log_ratios, advantages, kl=None, *, statistic, interval, token
         value = exp(sum(log_ratios) / (length if statistic == "geometric" else 1))
     elif statistic == "k1":
         value = sum(-x for x in log_ratios) / length
-    elif statistic == "k2":
-        value = sum(0.5 * x * x for x in log_ratios) / length
-    elif statistic == "k3":
-        value = sum(exp(x) - 1.0 - x for x in log_ratios) / length
-    else:
+    elif statistic.endswith("kl"):
         value = max(kl) if statistic == "largest_kl" else sum(kl) / length
+    else:
+        each = [0.5 * x * x if statistic.endswith("k2") else exp(x) - 1.0 - x for x in log_ratios]
+        value = max(each) if statistic.startswith("max") else sum(each)
+        value = value / length if statistic in ("k2", "k3") else value
     carried = {"none": none, "token": token, "sequence": sequence}[tokens](log_ratios, advantages)
     return carried if interval[0] <= value <= interval[1] else [0.0] * length
+
+
+def off_policy_sequence_mask(log_ratios, advantages, *, threshold, tokens):
+    carried = {"none": none, "token": token, "sequence": sequence}[tokens](log_ratios, advantages)
+    moved_away = sum(-x for x in log_ratios) / len(log_ratios) > threshold
+    return [0.0 if moved_away and a < 0 else c for c, a in zip(carried, advantages, strict=True)]
 
 
 def trm(log_ratios, advantages, kl, *, largest, mean):
@@ -242,7 +252,7 @@ TWINS = {
         none, token, prefix, suffix, sequence, geometric, minpro, truncated, masked, ppo_clip, gspo, cispo, v_trace,
         m2po,
         sapo, aspo, topr, dppo, drpo, log_ratio_mask, mixed_ratio, gmpo, vespo, sequence_mask, trm,
-        decoupled, *PREFIX_TWINS,
+        off_policy_sequence_mask, decoupled, *PREFIX_TWINS,
     )
 }  # fmt: skip
 
