@@ -1,0 +1,72 @@
+"""Sampled answers of the network cover the exact moments at the nominal rate."""
+
+import numpy as np
+import pytest
+import torch
+from scipy import stats
+from torch.func import jvp
+
+import theory
+from testbed.arithmetic.exact import network_moments, network_prompt
+from testbed.arithmetic.model import answer_logits, initial_parameters, model_for
+from testbed.arithmetic.rollout import sample_answers
+from testbed.arithmetic.sampling import Sampler
+from testbed.arithmetic.task import ArithmeticTask, all_prompts
+from testbed.arithmetic.verifier import rewards
+
+# torch's own forward-mode rules are still compiled by what it has deprecated.
+pytestmark = pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated:DeprecationWarning")
+
+TASK = ArithmeticTask(digits=1, per_digit_credit=True)
+PROMPT = all_prompts(TASK)[[38]]
+CONFIG = model_for(TASK, layers=1, width=8, heads=2)
+THETA = 1.5 * initial_parameters(CONFIG, 0, torch.float64)
+BEHAVIOUR = THETA + 0.1 * torch.randn(THETA.shape, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+DRAWS = 40_000
+FALSE_ALARM = 1e-6
+
+
+def sampled(weight, directions, sampler, seed):
+    """<g_hat, d> of each sampled answer for each direction (K, P), (DRAWS, K): weight x outcome x own score."""
+    generator = torch.Generator().manual_seed(seed)
+    drawn = sample_answers(
+        CONFIG, BEHAVIOUR, PROMPT, TASK.maximum_length, per_prompt=DRAWS, sampler=sampler, generator=generator
+    )
+
+    def log_probs(theta):
+        every = answer_logits(CONFIG, theta, PROMPT, drawn.answers).log_softmax(-1)
+        return every.gather(-1, drawn.answers[..., None])[..., 0]
+
+    paid = rewards(TASK, PROMPT, drawn.answers)[:, None].expand(drawn.mask.shape)
+    with torch.no_grad():
+        log_ratio = torch.where(drawn.mask, log_probs(THETA) - drawn.behaviour_log_probs, 0.0)
+        c = weight.coefficients(log_ratio, drawn.mask, paid) * paid
+        columns = [(c * jvp(log_probs, (THETA,), (d,))[1]).sum(1) for d in directions]
+    return torch.stack(columns, 1).numpy()
+
+
+@pytest.mark.parametrize("weight", ["token", "minpro", "sequence"])
+@pytest.mark.parametrize("sampler", [Sampler(), Sampler(temperature=1.3)], ids=["plain", "tempered"])
+def test_sampled_estimates_cover_the_exact_mean_and_spread(weight, sampler):
+    """False-alarm rate 1e-6 for each direction: once for the mean, once for the variance along it."""
+    directions = torch.randn((3, len(THETA)), generator=torch.Generator().manual_seed(3), dtype=torch.float64)
+    values = sampled(theory.weight(weight), directions, sampler, seed=5)
+    prompt = network_prompt(CONFIG, THETA, TASK, PROMPT[0], behaviour_theta=BEHAVIOUR, sampler=sampler)
+    estimator = theory.Estimator(weight, "outcome")
+    exact = network_moments([prompt], estimator, variance=False).mean @ directions.T.numpy()
+    bound = stats.norm.isf(FALSE_ALARM / 2)
+    error = values.std(axis=0, ddof=1) / np.sqrt(DRAWS)
+    assert (np.abs(values.mean(axis=0) - exact) < bound * error).all()
+    # Along a direction d the variance is that of the pulled-back covariance: d' J' Cov J d.
+    m = theory.moments(prompt.tree.process, prompt.target, prompt.behaviour, estimator, "enumeration", covariance=True)
+    _, slopes = jvp(prompt.logits, (THETA,), (directions[0],))
+    along = np.zeros(prompt.target.logits.shape)
+    along[: prompt.tree.prefixes] = slopes.detach().numpy()
+    spread = along.reshape(-1) @ m.covariance @ along.reshape(-1)
+    square = (values[:, 0] - exact[0]) ** 2
+    assert abs(square.mean() - spread) < bound * square.std(ddof=1) / np.sqrt(DRAWS)
+    # Negative control: another estimator's mean, and twice the spread.
+    other = theory.Estimator("none" if weight != "none" else "token", "outcome")
+    wrong = network_moments([prompt], other, variance=False).mean @ directions.T.numpy()
+    assert (np.abs(values.mean(axis=0) - wrong) > bound * error).any()
+    assert abs(square.mean() - 2.0 * spread) > bound * square.std(ddof=1) / np.sqrt(DRAWS)
