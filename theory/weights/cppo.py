@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from theory import checks
@@ -29,19 +30,24 @@ def _check(delta: float, w_min: float, delta_b: float | str, delta_b_min: float,
         name="cppo",
         summary="The token's own ratio while the divergence of the prefix is within a budget that grows with it.",
         formula="c_t = rho_t M_t; M_t = 1 where A_t (rho_t - 1) <= 0 or (w_t D_t <= delta and S_t <= delta + delta_b "
-        "W_{t-1}), else 0; w_t = 1 - (1 - w_min)(t - 1)/(L - 1), t counted from 1; D_t the total variation of mu and "
-        "pi in s_t; S_t = sum over j <= t of w_j D_j, W_t of w_j. With soft, in the place of 0: min(1, 1/x), x = "
-        "max(w_t D_t / delta, S_t / (delta + delta_b W_{t-1}))",
+        "W_{t-1}), else 0; w_t = 1 - (1 - w_min)(t - 1)/(L - 1), t counted from 1 over the tokens that count; D_t the "
+        "total variation of mu and pi in s_t; S_t = sum over j <= t of w_j D_j, W_t of w_j. With soft, in the place of "
+        "0: min(1, 1/x), x = max(w_t D_t / delta, S_t / (delta + delta_b W_{t-1}))",
         source="CPPO, Tencent Hunyuan 2026, arXiv 2606.10968",
         defaults="delta=0.15 (dense models; 0.2 for mixtures of experts), w_min=0.8, delta_b='p90': the 90th "
         "percentile of the sequence's D_t, clamped to [delta_b_min, 2 delta_b_min], delta_b_min=0.02; soft=False: the "
         "paper's for base models. A number is delta_b itself: 0.015 for its post-trained model. "
         "divergence='total_variation'; 'binary_tv' is the released code's variant, with delta=0.2.",
-        aliases=("CPPO", "cumulative prefix-divergence policy optimization"),
+        aliases=(
+            "CPPO",
+            "cumulative prefix-divergence policy optimization",
+            "UniRL CPPO (divergence='binary_tv'), cppo_delta=delta, cppo_w_min=w_min, cppo_delta_b=delta_b_min",
+        ),
         caution="D_t here is that of the whole distribution, or |pi - mu| of the sampled token; the paper's is over "
         "the 20 likeliest tokens of mu, the sampled one and the rest, a lower bound of the former. The percentile "
         "interpolates linearly between tokens, as the released code does. L is the sequence's own length; a sequence "
-        "of one token has w_1 = 1. mu is the policy that generated the data.",
+        "of one token has w_1 = 1. With 'binary_tv' an action that pi never takes is refused: its ratio of zero does "
+        "not tell mu, which the budget of later tokens needs. mu is the policy that generated the data.",
     ),
     uses_advantage=True,
     needs=lambda divergence, **_: ("log_probability" if divergence == "binary_tv" else "total_variation",),
@@ -59,8 +65,7 @@ def cppo(
 ) -> Any:
     """c_t = rho_t where the step is harmless or its prefix within budget; else 0, or with `soft` a share of it."""
     xp = tokens.xp
-    binary = divergence == "binary_tv"
-    distance = xp.abs(sampled_token(tokens).shift) if binary else tokens.given["total_variation"]
+    distance = _binary_tv(tokens) if divergence == "binary_tv" else tokens.given["total_variation"]
     distance = xp.where(tokens.mask, distance, xp.zeros_like(distance))
     one = xp.ones_like(distance)
     share = (position(tokens) - 1.0) / xp.maximum(tokens.length - 1.0, xp.ones_like(tokens.length))
@@ -77,6 +82,20 @@ def cppo(
     gate = xp.where(harmful, gate, one)
     # A selection, as a ratio that overflows times 0 is not 0.
     return gate * xp.where(gate > 0.0, tokens.ratio, xp.zeros_like(gate))
+
+
+def _binary_tv(tokens: Tokens) -> Any:
+    """|pi - mu| of the sampled token, (N, T).
+
+    Raises:
+        ValueError: pi never takes a token: a ratio of zero does not tell mu.
+    """
+    if bool(tokens.xp.any(tokens.log_ratio == -math.inf)):
+        raise ValueError(
+            "log_ratio is -inf at a token that counts, which does not tell mu; expected finite numbers with "
+            "divergence='binary_tv'"
+        )
+    return tokens.xp.abs(sampled_token(tokens).shift)
 
 
 def percentile(tokens: Tokens, x: Any, share: float) -> Any:

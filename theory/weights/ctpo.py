@@ -13,7 +13,6 @@ from theory.weights.registry import Card, Parts, register
 from theory.weights.tokens import Tokens
 
 _LARGEST_LOG_RATIO = 20.0
-_LARGEST_POWER = 8
 
 
 def _check(
@@ -22,8 +21,6 @@ def _check(
     checks.non_negative("epsilon_low", epsilon_low)
     checks.non_negative("epsilon_high", epsilon_high)
     check_number("power", power, "an exponent of the position")
-    if abs(power) > _LARGEST_POWER:
-        raise ValueError(f"power is {power!r}; expected an exponent from -{_LARGEST_POWER} to {_LARGEST_POWER}")
     if epsilon_dual is not None:
         checks.non_negative("epsilon_dual", epsilon_dual)
     check_cap("cap", cap)
@@ -36,7 +33,8 @@ def _check(
         summary="The cumulative ratio under PPO's clip and dual clip, whose bounds widen with the position.",
         formula="c_t = C_t, C_t = P_t rho_t with log-ratios clamped to [-20, 20], but 0 where A_t > 0 and C_t > "
         "exp(epsilon_high t^power), where A_t < 0 and C_t < exp(-epsilon_low t^power) or C_t > exp(epsilon_dual "
-        "t^power), and where C_t > cap; t counted from 1. With normalised: C_t^(1/t) in the place of C_t",
+        "t^power), and where C_t > cap; t counted from 1 over the tokens that count. With normalised: C_t^(1/t) in the "
+        "place of C_t",
         source="CTPO, Zhang et al. 2026, arXiv 2605.07331, in the form of its authors' code, whose gradient runs "
         "through token t alone",
         defaults="epsilon_low=0.025, epsilon_high=0.05, power=0.5 and epsilon_dual=0.05: the scripts of the authors' "
@@ -45,10 +43,11 @@ def _check(
         "normalised=True, power=-0.5.",
         aliases=("CTPO", "CTPO-LA", "length-adaptive CTPO"),
         caution="The paper calls it unbiased; that holds with the advantage of the target policy only, and before "
-        "anything is clipped (`prefix`). As the log-ratio is clamped, an action that the target never takes has "
-        "weight e^-20, not 0. The cap bounds a logarithm inside the graph, so that above it there is no gradient; at "
-        "the defaults the clips come first for up to 40,000 tokens. With epsilon_dual equal to epsilon_high both "
-        "signs of the advantage lose their gradient above the same bound.",
+        "anything is clipped (`prefix`). As the log-ratio is clamped, an action that the target never takes has weight "
+        "e^-20, not 0. Above cap a token is dropped, where other weights keep the cap: the code bounds a logarithm "
+        "inside the graph, so that above it there is no gradient; at the defaults the clips come first for up to "
+        "40,000 tokens. With epsilon_dual equal to epsilon_high both signs of the advantage lose their gradient above "
+        "the same bound.",
     ),
     uses_advantage=True,
     check=_check,
@@ -70,6 +69,11 @@ def ctpo(
     log_cumulative = xp.cumulative_sum(log_ratio, axis=1)
     ratio = xp.exp(log_cumulative / t if normalised else log_cumulative)
     scale = t**power
-    threshold = None if epsilon_dual is None else xp.exp(epsilon_dual * scale)
-    kept = has_gradient(ratio, tokens.advantage, xp.exp(-epsilon_low * scale), xp.exp(epsilon_high * scale), threshold)
+
+    def bound(slope: float) -> Any:
+        # A slope of zero is a bound of 1, also where the power overflows.
+        return xp.exp(slope * scale) if slope else xp.ones_like(scale)
+
+    threshold = None if epsilon_dual is None else bound(epsilon_dual)
+    kept = has_gradient(ratio, tokens.advantage, bound(-epsilon_low), bound(epsilon_high), threshold)
     return xp.where(kept & (ratio <= cap), ratio, xp.zeros_like(ratio))

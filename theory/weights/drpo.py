@@ -23,8 +23,8 @@ from theory.weights.tokens import Tokens
         caution="The paper's bounded factor 1 - sign(A (rho - 1)) |pi - mu| / delta is this one with delta = epsilon, "
         "and stands beside rho: the coefficient itself is rho times it, not bounded by it. At 12.5 the factor stays "
         "within 0.92 and 1.08, since |pi - mu| <= 1, so the default is close to `token`; only epsilon below 1 can turn "
-        "the sign. Same name, different thing: decoupled reward policy optimization (arXiv "
-        "2510.04474). Without mu in the penalty the objective is SPO's.",
+        "the sign. Same name, different thing: decoupled reward policy optimization (arXiv 2510.04474). Without mu in "
+        "the penalty the objective is SPO's.",
     ),
     uses_advantage=True,
     local=True,

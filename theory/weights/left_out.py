@@ -15,18 +15,21 @@ LEFT_OUT: dict[str, str] = {
     "party's repository; what it starts from and how the decay enters were not seen.",
     "SC-GRPO's baseline correction": "an option of the same repository, known by its name only.",
     "SC-GRPO's self-normalised state weight": "an option of the same repository, known by its name only.",
-    "PSPO": "its smoothed ratio as a weight is `mixed_ratio`; differentiated as an objective it is `token` times a "
-    "constant.",
+    "PSPO": "arXiv 2509.21282: its smoothed ratio as a weight is `mixed_ratio`; differentiated as an objective it is "
+    "`token` times a constant.",
     "top-K total variation": "DPPO's and CPPO's sum over the likeliest tokens of mu, the sampled one and the rest "
     "needs the whole distribution of mu; the exact total variation, of which it is a lower bound, stands here.",
     "NFPO's mask": "arXiv 2605.20865: the ratios of the next N - 1 tokens are known, the mask, what is differentiated "
     "and the default N are not.",
     "TIC-GRPO's clip": "arXiv 2508.02833: the ratio of the whole trajectory is `sequence`; whether its clip has one "
     "side or two was not seen.",
+    "TEPO": "arXiv 2604.12736: its formula was not read; its ablation, Sentence Prefix IS, is `pnpo` with gate=False.",
     "GEPO": "arXiv 2508.17850: denominators that are group expectations; its formula was not read.",
     "LUSPO": "arXiv 2602.05261: the paper's formula was not read; what TRL computes under its name is `gspo` with "
     "reduction 'sum', the preset trl:grpo/luspo.",
     "FSPO": "arXiv 2509.09177: a clip whose width grows as the root of the length; its formula was not read.",
+    "VCPO": "arXiv 2602.17616: a step size that shrinks with the effective sample size; its weight is `truncated` with "
+    "level='sequence' and cap=8.0, its baseline `theory.optimal_baseline` with squared weights.",
     "SAT": "arXiv 2607.18722: known to exist, no formula was found.",
     "ESTR": "arXiv 2607.22186: known to exist, no formula was found.",
     "BPO-BRRL": "arXiv 2604.18578: known to exist, no formula was found.",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from theory.weights.clipping import has_gradient
-from theory.weights.options import check_budget, check_trust_region
+from theory.weights.options import bounds_nothing, check_budget, check_trust_region
 from theory.weights.registry import Card, register
 from theory.weights.tokens import Tokens
 
@@ -31,6 +31,7 @@ def _check(budget: float, clip: tuple[float, float]) -> None:
         "and AReaL instead drop the largest tokens until the mean of the rest is within budget.",
     ),
     uses_advantage=True,
+    baseline_invariant=lambda budget, clip: bounds_nothing(clip),
     couples_batch=True,
     check=_check,
 )

@@ -24,13 +24,13 @@ def _check(threshold: float, tokens: str) -> None:
         formula="c_t = x_t, but 0 where A_t < 0 and mean over t of -l_t > threshold; x_t = 1, rho_t or W for tokens "
         "'none', 'token', 'sequence'",
         source="DeepSeek-V3.2 2025, arXiv 2512.02556; TRL's off_policy_mask_threshold",
-        defaults="threshold=0.5, what TRL's documentation suggests for it; tokens='token'.",
+        defaults="threshold=0.5, what TRL's documentation suggests for it (the paper prints none); tokens='token': the "
+        "ratio that PPO's term has where nothing is clipped.",
         aliases=("OPSM", "off-policy sequence masking", "TRL off_policy_mask_threshold=threshold"),
-        caution="The mean of -l over a sequence of mu estimates KL(mu || pi) per token. Only negative advantages are "
-        "masked, so that the mask shifts the expectation towards what was good. In the libraries it multiplies PPO's "
-        "clipped term: that is a product with `ppo_clip`, which this weight does not contain. In the paper the mean is "
-        "against the policy that generated the data. Each token's own advantage decides, which is the sequence's "
-        "where the signal is.",
+        caution="The mean of -l over a sequence of mu estimates KL(mu || pi) per token. A = 0 is kept, as in TRL. In "
+        "the paper and in the libraries it multiplies PPO's clipped term: that is a product with `ppo_clip`, which "
+        "this weight does not contain. mu is the policy that generated the data, also where the ratio of PPO's term is "
+        "against another. Each token's own advantage decides, which is the sequence's where the signal is.",
     ),
     uses_advantage=True,
     baseline_invariant=lambda threshold, tokens: threshold == math.inf and tokens != "none",

@@ -22,7 +22,7 @@ def _check(epsilon_low: float, epsilon_high: float, gate: bool) -> None:
         name="pnpo",
         summary="The geometric mean of the ratios so far, where it lies in a gate that narrows along the sequence.",
         formula="c_t = w_t 1(1 - epsilon_low h <= w_t <= 1 + epsilon_high h), w_t = C_t^(1/t), h = sqrt(L/t), t "
-        "counted from 1; without the gate c_t = w_t",
+        "counted from 1 over the tokens that count; without the gate c_t = w_t",
         source="PNPO, Zhang et al. 2026, arXiv 2608.01418",
         defaults="epsilon_low=7e-4, epsilon_high=9.5e-4 and gate=True, the paper's.",
         aliases=("PNPO", "TEPO Sentence Prefix IS (gate=False)", "Sentence Prefix IS"),

@@ -206,11 +206,10 @@ def _check_local(weight: Weight) -> None:
     """Raise unless tokens one by one get the coefficients that they get together."""
     rng = np.random.default_rng(0)
     log_ratio, advantage = rng.normal(size=(2, 3)), rng.normal(size=(2, 3))
-    given = {need: np.full((2, 3), max(RANGES[need][0], -1.0)) for need in weight.needs}
+    given: dict[str, Any] = {need: np.full((2, 3), max(RANGES[need][0], -1.0)) for need in weight.needs}
     together = np.asarray(weight.coefficients(log_ratio, None, advantage, **given))
-    apart = weight.coefficients(
-        log_ratio.reshape(6, 1), None, advantage.reshape(6, 1), **{k: v.reshape(6, 1) for k, v in given.items()}
-    )
+    one_by_one: dict[str, Any] = {need: value.reshape(6, 1) for need, value in given.items()}
+    apart = weight.coefficients(log_ratio.reshape(6, 1), None, advantage.reshape(6, 1), **one_by_one)
     if not np.allclose(together, np.asarray(apart).reshape(2, 3), rtol=1e-12, atol=0.0, equal_nan=True):
         raise ValueError(
             f"weight {weight.name!r} is said to be local, but its coefficients look at other tokens; "
@@ -282,7 +281,10 @@ class Weight:
 
     @property
     def baseline_invariant(self) -> bool:
-        """Whether E[c_t b(s_t) z_t] = 0 for every function b of the state."""
+        """Whether E[c_t b(s_t) z_t] = 0 for every function b of the state: True is proved.
+
+        Of `decoupled` False may also mean that its two weights do not prove it.
+        """
         return bool(self.family.baseline_invariant(**self.options))
 
     @property
@@ -416,15 +418,18 @@ def weight_cards() -> dict[str, Card]:
 
 
 def _suggest_by_alias(name: object) -> None:
-    """Raise where `name` is what papers or libraries call a weight: by spelling, GRPO would be nearest to gspo."""
+    """Raise where `name` is what papers or libraries call a weight, or a method that is left out.
+
+    By spelling GRPO would be nearest to gspo, and FSPO to sapo.
+    """
     if not isinstance(name, str) or name in FAMILIES:
         return
-    for left_out, why in LEFT_OUT.items():
-        if name.lower() == left_out.lower():
-            raise ValueError(f"weight {name!r} is left out of the registry: {why.rstrip('.')}")
     for known, family in FAMILIES.items():
         if name.lower() in (alias.lower() for alias in family.card.aliases):
             raise ValueError(f"unknown weight {name!r}; the nearest known name is {known!r}, which has it as an alias")
+    for left_out, why in LEFT_OUT.items():
+        if name.lower() in (left_out.lower(), left_out.lower().split("'s ")[0]):
+            raise ValueError(f"weight {name!r} is left out of the registry: {why.rstrip('.')}")
 
 
 def _restore(name: str, options: Mapping[str, Any]) -> Weight:

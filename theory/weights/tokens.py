@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any, NamedTuple
@@ -129,15 +130,7 @@ def tokens_of(
         return xp.where(counted, xp.astype(_constant(array), log_ratio.dtype, copy=False), zeros)
 
     beside = {called: numbers(called, array) for called, array in given.items()}
-    for called, array in beside.items():
-        if bool(xp.any(xp.isnan(array))):
-            raise ValueError(f"{called} is NaN at a token that counts; expected numbers")
-        low, high = RANGES[called]
-        slack = 16.0 * float(xp.finfo(log_ratio.dtype).eps)
-        endless = (array == float("inf")) & (called != "kl")
-        wrong = array[(array < low - slack) | (array > high + slack) | endless]
-        if wrong.shape[0]:
-            raise ValueError(f"{called} is {float(wrong[0]):.6g} at a token that counts; expected {NEEDS[called]}")
+    beside = {called: _within_range(xp, called, array) for called, array in beside.items()}
     if advantage is None:
         if needs_advantage:
             raise ValueError(f"weight {name!r} looks at the sign of the advantage; expected advantage of shape (N, T)")
@@ -146,6 +139,20 @@ def tokens_of(
     if needs_advantage and bool(xp.any(xp.isnan(advantage))):
         raise ValueError("advantage is NaN at a token that counts; expected numbers")
     return Tokens(xp, log_ratio, counted, advantage, beside, batch)
+
+
+def _within_range(xp: Any, called: str, array: Any) -> Any:
+    """What a need can be, with what rounding has put outside of it back on its bound; raise where it is far outside."""
+    if bool(xp.any(xp.isnan(array))):
+        raise ValueError(f"{called} is NaN at a token that counts; expected numbers")
+    low, high = RANGES[called]
+    # Sums over a vocabulary, in the type of the caller: half of its digits.
+    slack = math.sqrt(xp.finfo(array.dtype).eps)
+    endless = (array == math.inf) & (called != "kl")
+    wrong = array[(array < low - slack) | (array > high + slack) | endless]
+    if wrong.shape[0]:
+        raise ValueError(f"{called} is {float(wrong[0]):.6g} at a token that counts; expected {NEEDS[called]}")
+    return xp.clip(array, low, high)
 
 
 def _mask_of(xp: Any, log_ratio: Any, mask: Any) -> Any:

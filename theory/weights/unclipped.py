@@ -34,6 +34,7 @@ _register(
         formula="c_t = 1",
         source="REINFORCE (Williams 1992) on reused data; the ablation of TIC-GRPO, arXiv 2508.02833",
         defaults=_NO_OPTIONS,
+        aliases=("AsymRE (signal outcome with a number as its baseline)",),
         caution="Its baselines do not drop out: under mu, E[z_t | s_t] is not zero.",
     ),
 )

@@ -129,6 +129,10 @@ SPECIAL = {
 @pytest.mark.parametrize("name", SPECIAL)
 @pytest.mark.parametrize("weight", VARIANTS, ids=IDS)
 def test_the_engines_agree_in_every_special_case(weight, name):
+    if name == "ratios of zero" and weight.name == "cppo" and weight.options["divergence"] == "binary_tv":
+        with pytest.raises(ValueError, match="log_ratio is -inf at a token that counts, which does not tell mu"):
+            ask(SPECIAL[name], weight, "outcome", "enumeration")
+        return
     # Which score, reduction and signal go with which weight does not matter: all meet over the special cases.
     turn = list(SPECIAL).index(name) + VARIANTS.index(weight)
     assert_one_answer(SPECIAL[name], weight, "outcome", SCORES[turn % 2], REDUCTIONS[turn % 3])

@@ -9,12 +9,18 @@ from tests.theory.weights.plain import INFINITY, exp, has_gradient
 
 
 def ctpo(log_ratios, advantages, *, epsilon_low, epsilon_high, power, epsilon_dual, cap, normalised):
+    def bound(slope, t):
+        try:
+            return exp(slope * t**power)
+        except OverflowError:  # of t^power
+            return 1.0 if slope == 0.0 else exp(math.copysign(INFINITY, slope))
+
     result, total = [], 0.0
     for t, (log_rho, advantage) in enumerate(zip(log_ratios, advantages, strict=True), start=1):
         total += min(max(log_rho, -20.0), 20.0)
         ratio = exp(total / t if normalised else total)
-        low, high = exp(-epsilon_low * t**power), exp(epsilon_high * t**power)
-        kept = has_gradient(ratio, advantage, low, high, None if epsilon_dual is None else exp(epsilon_dual * t**power))
+        low, high = bound(-epsilon_low, t), bound(epsilon_high, t)
+        kept = has_gradient(ratio, advantage, low, high, None if epsilon_dual is None else bound(epsilon_dual, t))
         result.append(ratio if kept and ratio <= cap else 0.0)
     return result
 

@@ -107,8 +107,16 @@ def test_the_arrays_say_what_the_loops_say(weight):
 def unbiased_for(weight):
     """What the card declares at default options; no variant keeps it but those that are the prefix ratio."""
     # The window of five earlier tokens is longer than the four tokens here.
-    if weight.label in ("v_trace(cap=inf, trace_cap=inf)", "window", "decoupled(update=prefix, behaviour=prefix)"):
+    prefix = (
+        "v_trace(cap=inf, trace_cap=inf)",
+        "window",
+        "decoupled(update=prefix, behaviour=prefix)",
+        "ppo_clip(clip=(0.0, inf), dual=inf, level=prefix)",
+    )
+    if weight.label in prefix:
         return theory.weight("prefix").card.unbiased_for
+    if weight.label == "ppo_clip(clip=(0.0, inf), level=sequence)":
+        return theory.weight("sequence").card.unbiased_for
     return weight.card.unbiased_for if weight.label == weight.name else ()
 
 

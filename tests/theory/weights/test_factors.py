@@ -82,6 +82,26 @@ def test_only_a_weight_by_length_depends_on_the_length(weight):
     assert same is not weight.family.by_length
 
 
+MINIMA = [
+    theory.weight("minpro", clip=(0.8, 1.28)),
+    theory.weight("minpro", clip=(0.8, 1.28), inclusive=True),
+    theory.weight("prefix_mask", statistic="minimum", inclusive=False),
+    theory.weight("prefix_mask", statistic="minimum"),
+]
+
+
+@pytest.mark.parametrize("weight", MINIMA, ids=[weight.label for weight in MINIMA])
+def test_a_minimum_that_overflows_is_not_the_minimum_of_nothing(weight):
+    """After a token whose ratio is e^800 the minimum is that, and not the 1 of a first token."""
+    log_ratio = np.zeros((S, A))
+    log_ratio[0, 0] = 800.0
+    with np.errstate(over="ignore"):
+        factors = weight.factors(log_ratio, 2)
+    states, actions = np.array([0, 1]), np.array([0, 0])
+    expected = weight.coefficients(log_ratio[states, actions][None])[0]
+    np.testing.assert_allclose(rebuilt(factors, states, actions, [1.0, 1.0]), expected)
+
+
 def test_the_walk_can_tell_two_weights_apart():
     """Negative control: the factors of one weight do not give the coefficients of another."""
     # Ratios at which every default bound binds: masked and token agree where no ratio leaves the interval.

@@ -55,6 +55,19 @@ def sequence_ppo(log_pi, log_mu, mask, A, low=0.7, high=1.5):
     return torch.minimum(W * A, W.clamp(low, high) * A) / mask.sum(1, keepdim=True) * torch.ones_like(A)
 
 
+def cispo_masked(log_pi, log_mu, mask, A, low=0.6, high=1.4):
+    """M sg[clip(rho)] A log pi, M the mask of MiniMax-M1's unified form."""
+    rho = (log_pi - log_mu).exp().detach()
+    lost = ((A > 0) & (rho > high)) | ((A < 0) & (rho < low))
+    return torch.where(lost, 0.0, 1.0) * rho.clamp(low, high) * A * log_pi
+
+
+def opsm(log_pi, log_mu, mask, A, delta=0.1):
+    """M rho A, M = 0 where A < 0 and the mean of log(mu / pi) over the sequence is above delta."""
+    far = of_sequences(log_mu - log_pi.detach(), mask) > delta
+    return torch.where((A < 0) & far, 0.0, 1.0) * (log_pi - log_mu).exp() * A
+
+
 def sapo(log_pi, log_mu, mask, A):
     rho = (log_pi - log_mu).exp()
     tau = 1.0 + 0.05 * (A <= 0).double()
@@ -133,6 +146,8 @@ CASES = {
         batch,
     ),
     "dual clip": (dual_ppo, theory.weight("ppo_clip", clip=(0.8, 1.28), dual=1.5), "sum", by_token),
+    "cispo with its mask": (cispo_masked, theory.weight("cispo", clip=(0.6, 1.4), mask=True), "sum", by_token),
+    "opsm": (opsm, theory.weight("off_policy_sequence_mask", threshold=0.1), "sum", batch),
     "sapo": (sapo, theory.weight("sapo"), "sum", by_token),
     "aspo": (aspo, theory.weight("aspo", cap=1.7, dual=1.5), "sum", by_token),
     "drpo": (drpo, theory.weight("drpo", epsilon=0.6), "sum", by_token),
@@ -212,7 +227,18 @@ def test_every_bound_of_the_objectives_binds_somewhere():
             c.append(weight.coefficients(log_pi - log_mu, mask, advantage, **given)[mask > 0])
             plain.append((log_pi - log_mu).exp()[mask > 0])
         c, plain = torch.cat(c), torch.cat(plain)
-        if name in ("ppo", "dual clip", "aspo", "dppo", "dppo, binary KL", "gspo", "gspo-token", "gmpo"):
+        if name in (
+            "ppo",
+            "cispo with its mask",
+            "opsm",
+            "dual clip",
+            "aspo",
+            "dppo",
+            "dppo, binary KL",
+            "gspo",
+            "gspo-token",
+            "gmpo",
+        ):
             assert 0.05 < float((c == 0).double().mean()) < 0.95
         if name == "aspo":
             assert bool((c == 1.7).any())

@@ -50,6 +50,14 @@ def test_ctpo_clamps_the_log_ratio_of_a_token():
     np.testing.assert_allclose(coefficients("ctpo", [4, 9], [1, 1], normalised=True, **wide), [4, 6], rtol=1e-14)
 
 
+def test_a_slope_of_zero_is_a_bound_of_one_at_any_power():
+    """Bounds exp(0 t^1000) = 1 below, and above e at t = 1 and infinity afterwards, where t^1000 overflows."""
+    options = {"epsilon_low": 0.0, "epsilon_high": 1.0, "epsilon_dual": None, "power": 1000.0}
+    np.testing.assert_allclose(coefficients("ctpo", [2, 2, 0.2], [1] * 3, **options), [2, 4, 0.8])
+    np.testing.assert_allclose(coefficients("ctpo", [2, 2, 0.2], [-1] * 3, **options), [2, 4, 0])
+    np.testing.assert_allclose(coefficients("ctpo", [3, 2, 0.2], [1] * 3, **options), [0, 6, 1.2])
+
+
 def test_pnpo_gates_the_mean_of_the_ratios_so_far():
     """Means 4, sqrt(4) and 1; gates [1 - h/2, 1 + h] with h = sqrt(3), sqrt(3/2), 1."""
     ratios, options = [4, 1, 0.25], {"epsilon_low": 0.5, "epsilon_high": 1.0}
@@ -136,6 +144,21 @@ def test_cppo_bounds_a_token_and_a_prefix_apart():
     np.testing.assert_allclose(coefficients("cppo", [2, 2], [1, 1], given=given, delta_b=0.5), [2, 0])
     soft = coefficients("cppo", [2, 2], [1, 1], given=given, delta_b=0.5, soft=True)
     np.testing.assert_allclose(soft, [2, 2 * 0.15 / 0.2])
+
+
+def test_cppo_by_the_sampled_token_alone():
+    """pi = 1/2, 3/4, 1/4 and mu = 1/4, 1/2, 1/8: D = 1/4, 1/4, 1/8, ratios 2, 3/2, 2; w = 1, 3/4, 1/2.
+
+    w D = 0.25, 0.1875, 0.0625; S = 0.25, 0.4375, 0.5; allowed 0.25, 0.25 + 0.2, 0.25 + 0.35 with delta_b = 0.2.
+    """
+    given = {"log_probability": LOG([0.5, 0.75, 0.25])}
+    options = {"divergence": "binary_tv", "w_min": 0.5}
+    for delta, delta_b, expected in ((0.251, 0.2, [2, 1.5, 2]), (0.24, 0.2, [0, 1.5, 2]), (0.251, 0.1, [2, 0, 0])):
+        found = coefficients("cppo", [2, 1.5, 2], [1] * 3, given=given, delta=delta, delta_b=delta_b, **options)
+        np.testing.assert_allclose(found, expected, rtol=1e-14)
+    with pytest.raises(ValueError, match="log_ratio is -inf at a token that counts, which does not tell mu; expected"):
+        coefficients("cppo", [2, 0, 2], [1] * 3, given={"log_probability": LOG([0.5, 0.75, 0.25])}, **options)
+    coefficients("cppo", [2, 0, 2], [1] * 3, [True, False, True], given=given, **options)
 
 
 # Three policies

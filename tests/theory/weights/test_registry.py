@@ -95,6 +95,8 @@ def test_an_option_where_there_are_none():
         ("prefix_mask", {"interval": (2.0, 0.5)}),
         ("cppo", {"delta": 0.0}),
         ("cppo", {"w_min": 1.2}),
+        ("cppo", {"w_min": 0.0}),
+        ("cppo", {"divergence": "kl"}),
         ("cppo", {"delta_b": "p95"}),
         ("cppo", {"delta_b": -0.1}),
         ("decoupled", {"anchor": "new"}),
@@ -349,7 +351,24 @@ def test_a_need_that_cannot_be_is_refused(registry, need, value):
     weight.coefficients(ZEROS, np.zeros((2, 3)), **{need: ZEROS + value})
 
 
-@pytest.mark.parametrize("name", ["FSPO", "PSPO", "KPO", "mu-GRPO"])
+def test_pspo_is_told_where_its_ratio_is():
+    with pytest.raises(ValueError, match=r"is `mixed_ratio`; .* it is `token` times a constant"):
+        theory.weight("PSPO")
+
+
+def test_a_need_just_outside_its_range_is_put_on_its_bound():
+    """Rounding: a divergence of -1e-17 is none, and no reason to drop a sequence whose bound is 0."""
+    for statistic in ("mean_kl", "largest_kl"):
+        weight = theory.weight("sequence_mask", statistic=statistic, interval=(0.0, 0.3))
+        np.testing.assert_array_equal(weight.coefficients(ZEROS, kl=ZEROS - 1e-17), np.ones((2, 3)))
+    # In single precision a sum of many terms misses by more.
+    weight, single = theory.weight("dppo", divergence="total_variation"), np.ones((1, 1), dtype=np.float32)
+    weight.coefficients(single, None, single, total_variation=single + np.float32(1e-4))
+    with pytest.raises(ValueError, match=r"total_variation is 1\.0001 at a token that counts"):
+        weight.coefficients(single.astype(float), None, single, total_variation=single + 1e-4)
+
+
+@pytest.mark.parametrize("name", ["FSPO", "PSPO", "KPO", "mu-GRPO", "TEPO", "tic-grpo", "SC-GRPO"])
 def test_a_method_that_is_left_out_is_said_to_be(name):
     with pytest.raises(ValueError, match=f"weight '{name}' is left out of the registry: "):
         theory.weight(name)

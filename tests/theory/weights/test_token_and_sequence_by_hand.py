@@ -136,6 +136,30 @@ def test_dppos_binary_kl_at_the_ends():
     np.testing.assert_allclose(unbounded, [1, 1 / 0.9999, 0])
 
 
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_a_sharp_policy_has_a_small_binary_kl(dtype):
+    """pi rounds to 1 and mu is e^-1e-4: the divergence is at most 1e-4 x ln(1e-4 / 2^-53) = 0.003, not infinite."""
+    log_ratio, zero = np.array([[1e-4]], dtype=dtype), np.zeros((1, 1), dtype=dtype)
+    weight = theory.weight("dppo", divergence="binary_kl")
+    found = weight.coefficients(log_ratio, None, zero + 1, log_probability=zero)
+    np.testing.assert_array_equal(found, np.exp(log_ratio))
+
+
+def test_two_sharp_policies_of_the_engines_are_close_in_binary_kl():
+    """Logits 40 and 12 against 0: pi rounds to 1, and both KLs are far below 0.05, so that nothing is dropped."""
+    process = theory.MarkovProcess(
+        initial=[1.0], transition=np.ones((1, 2, 1)), reward=[[1.0, 0.0]], horizon=1, terminal_reward=[0.0]
+    )
+    target, behaviour = theory.SoftmaxPolicy([[40.0, 0.0]]), theory.SoftmaxPolicy([[12.0, 0.0]])
+    for engine in ("recursion", "enumeration"):
+        kept, whole = (
+            theory.moments(process, target, behaviour, theory.Estimator(w, "target_action_value"), engine).mean
+            for w in (theory.weight("dppo", divergence="binary_kl"), "token")
+        )
+        np.testing.assert_allclose(kept, whole, rtol=1e-12)
+        assert np.abs(whole).max() > 0.0
+
+
 def test_dppo_by_the_whole_distribution_looks_at_no_token():
     for divergence, bound in (("total_variation", 0.15), ("kl", 0.05)):
         given = {divergence: [bound, bound + 1e-9, bound + 1e-9]}
@@ -189,6 +213,24 @@ def test_the_log_ratio_mask_is_an_interval_of_ratios():
     np.testing.assert_array_equal(
         theory.weight("log_ratio_mask", threshold=0.7).coefficients(other), as_masked.coefficients(other)
     )
+
+
+def test_k3_masks_a_ratio_far_above_one_and_not_one_as_far_below():
+    """e^2 - 3 = 4.39 and e^-2 + 1 = 1.14; both have k2 = 2."""
+    log_ratio = np.array([[2.0, -2.0, -np.inf, 800.0, 0.0]])
+    c = theory.weight("log_ratio_mask", estimator="k3").coefficients(log_ratio)
+    np.testing.assert_allclose(c, [[0, math.exp(-2), 0, 0, 1]])
+    wide = theory.weight("log_ratio_mask", estimator="k3", threshold=4.4).coefficients(log_ratio)
+    np.testing.assert_allclose(wide, [[math.exp(2), math.exp(-2), 0, 0, 1]])
+
+
+def test_cispos_mask_drops_what_ppo_drops_and_keeps_the_bound_elsewhere():
+    """Ratios 4, 1, 1/4 within (1/2, 2): 4 is lost for A > 0, 1/4 for A < 0; the other side keeps the bound."""
+    ratios, clip = [4, 1, 0.25], (0.5, 2.0)
+    for sign, masked in ((1, [0, 1, 0.5]), (-1, [2, 1, 0]), (0, [2, 1, 0.5])):
+        found = coefficients("cispo", ratios, [sign] * 3, clip=clip, mask=True)
+        np.testing.assert_allclose(found, masked, rtol=1e-15)
+    np.testing.assert_allclose(coefficients("cispo", ratios, clip=clip), [2, 1, 0.5], rtol=1e-15)
 
 
 def test_the_mixture_draws_the_ratio_to_one():
@@ -261,6 +303,10 @@ def test_vespo_cuts_log_ratios_at_20():
         ("k1", -math.log(2) / 3),
         ("k2", (math.log(4) ** 2 + math.log(2) ** 2) / 6),
         ("k3", (3 - math.log(4) - 0.5 + math.log(2)) / 3),
+        ("sum_k2", (math.log(4) ** 2 + math.log(2) ** 2) / 2),
+        ("sum_k3", 3 - math.log(4) - 0.5 + math.log(2)),
+        ("max_k2", math.log(4) ** 2 / 2),
+        ("max_k3", 3 - math.log(4)),
         ("largest_kl", 0.5),
         ("mean_kl", 0.25),
     ],
@@ -314,6 +360,25 @@ def test_sequence_masks_at_the_ends():
     assert not theory.weight(
         "sequence_mask", statistic="k1", interval=(0.0, math.inf), tokens="token"
     ).baseline_invariant
+
+
+def test_off_policy_sequences_are_dropped_where_the_advantage_is_negative():
+    """Ratios 1/4 and 1: the mean of -l is ln 2 = 0.693. Ratios 1/2 and 1: 0.347, below 0.5."""
+    mask = "off_policy_sequence_mask"
+    np.testing.assert_allclose(coefficients(mask, [0.25, 1], [-1, -1]), [0, 0])
+    np.testing.assert_allclose(coefficients(mask, [0.25, 1], [1, 0]), [0.25, 1])
+    np.testing.assert_allclose(coefficients(mask, [0.5, 1], [-1, -1]), [0.5, 1])
+    np.testing.assert_allclose(coefficients(mask, [0.25, 1], [-1, -1], threshold=0.7), [0.25, 1])
+    # Ratios above one are no reason to drop; one of zero is.
+    np.testing.assert_allclose(coefficients(mask, [9, 9], [-1, -1]), [9, 9])
+    np.testing.assert_allclose(coefficients(mask, [0, 9], [-1, 1]), [0, 9])
+    for tokens, carried in (("none", [1, 1]), ("sequence", [0.25, 0.25])):
+        np.testing.assert_allclose(coefficients(mask, [0.25, 1], [1, 1], tokens=tokens), carried)
+        np.testing.assert_allclose(coefficients(mask, [0.25, 1], [-1, -1], tokens=tokens), [0, 0])
+    # On its bound a sequence is kept.
+    at = np.array([[-0.5, -0.5]])
+    found = theory.weight(mask).coefficients(at, None, -np.ones((1, 2)))
+    np.testing.assert_allclose(found, np.exp(at))
 
 
 def test_masked_at_sequence_level_is_a_sequence_mask():
@@ -370,6 +435,10 @@ def test_trm_max_is_a_sequence_mask():
         ("drpo", {"epsilon": True}),
         ("log_ratio_mask", {"threshold": None}),
         ("log_ratio_mask", {"threshold": -1.0}),
+        ("log_ratio_mask", {"estimator": "k1"}),
+        ("cispo", {"mask": 1}),
+        ("off_policy_sequence_mask", {"threshold": math.nan}),
+        ("off_policy_sequence_mask", {"tokens": "prefix"}),
         ("mixed_ratio", {"alpha": 1.1}),
         ("gmpo", {"clip": (0.4, 0.4)}),
         ("vespo", {"k_positive": -1.0}),

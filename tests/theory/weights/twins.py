@@ -174,8 +174,9 @@ def drpo(log_ratios, advantages, log_probability, *, epsilon):
     return result
 
 
-def log_ratio_mask(log_ratios, advantages, *, threshold):
-    return [exp(x) if 0.5 * x * x <= threshold else 0.0 for x in log_ratios]
+def log_ratio_mask(log_ratios, advantages, *, threshold, estimator):
+    estimates = [0.5 * x * x if estimator == "k2" else exp(x) - 1.0 - x for x in log_ratios]
+    return [exp(x) if estimate <= threshold else 0.0 for x, estimate in zip(log_ratios, estimates, strict=True)]
 
 
 def mixed_ratio(log_ratios, advantages, *, alpha):
