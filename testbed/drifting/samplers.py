@@ -21,7 +21,10 @@ from theory import checks
 Array = NDArray[np.float64]
 
 FORMATS = {"fp16": 10, "bf16": 7, "e4m3": 3, "e5m2": 2}
-"""Floating-point formats and their explicit mantissa bits (IEEE 754-2019; bfloat16; OCP 8-bit floating point 2023)."""
+"""Floating-point formats and their explicit mantissa bits (IEEE 754-2019; bfloat16; OCP 8-bit floating point 2023).
+
+Only the mantissa is a format's: in its own range, exponents included, e4m3 goes from 2^-9 to 448.
+"""
 
 MANTISSA = 52
 """Explicit mantissa bits of float64, in which policies are kept."""
@@ -112,7 +115,9 @@ def _spacing_by_format(format: Any, policy: theory.SoftmaxPolicy) -> float:
 
 @kind(
     "mu = softmax(log pi rounded to some explicit mantissa bits, halves to even, exponents of any size); strength = "
-    f"2^-bits, or give bits, or format={', '.join(map(repr, FORMATS))}",
+    f"2^-bits, or give bits, or format={', '.join(map(repr, FORMATS))} for the mantissa of that format alone: a cast "
+    "that has its exponents too differs where a log-probability is below its normal range (2^-6 for e4m3, 2^-14 for "
+    "fp16 and e5m2) or beyond its largest number (448 for e4m3)",
     steps=_spacings,
     settings={"bits": _spacing_by_bits, "format": _spacing_by_format},
 )

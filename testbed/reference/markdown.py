@@ -33,7 +33,13 @@ def reference_text(parts: Iterable[Section] | None = None) -> str:
 
 
 def _contents(known: Iterable[Section]) -> str:
-    lines = [f"- [{s.title}](#{s.kind}): {', '.join(_link(s, e) for e in s.entries)}" for s in known]
+    lines = []
+    for section in known:
+        groups: dict[str, list[str]] = {}
+        for entry in section.entries:
+            groups.setdefault(entry.group, []).append(_link(section, entry))
+        lines.append(f"- [{section.title}](#{section.kind})" + (f": {', '.join(groups[''])}" if "" in groups else ""))
+        lines += [f"  - {_prose(group)}: {', '.join(links)}" for group, links in groups.items() if group]
     return "## Contents\n\n" + "\n".join(lines) + "\n"
 
 

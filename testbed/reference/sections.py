@@ -31,6 +31,8 @@ class Entry:
     """(label, text), in the order of reading; a label "formula" is set as code."""
     spellings: Pairs = ()
     """(another name, what it is here) that papers and libraries use."""
+    group: str = ""
+    """What the contents list it under, where they are too many for one line."""
 
 
 @dataclass(frozen=True)
@@ -53,7 +55,12 @@ def sections() -> tuple[Section, ...]:
         Section("signal", "Signals", "theory.signal(name, baseline=...), theory.group(size=...)", _signals()),
         Section("score", "Scores", 'theory.Estimator(..., score="own")', _plain(SCORES)),
         Section("reduction", "Reductions", "theory.reduction(name, batch=...)", _plain(REDUCTIONS)),
-        Section("drift", "Kinds of drift", "testbed.drift.at(kind, process, policy, kl)", _drifts()),
+        Section(
+            "drift",
+            "Kinds of drift",
+            "testbed.drift.at(kind, process, policy, kl), testbed.drift.measured(kind, process, policy, strength)",
+            _drifts(),
+        ),
         Section("environment", "Environments", "testbed.environment(name, **options)", _environments()),
         Section(
             "diagnostic",
@@ -107,7 +114,13 @@ def _preset(card: Any) -> Entry:
         "source": card.source,
         "caution": card.caution,
     }
-    return Entry(card.name, card.summary, _pairs(details), ((card.name, f"{card.weight.label}, {card.reduction}"),))
+    return Entry(
+        card.name,
+        card.summary,
+        _pairs(details),
+        ((card.name, f"{card.weight.label}, {card.reduction}"),),
+        card.name.partition(":")[0],
+    )
 
 
 def _signals() -> tuple[Entry, ...]:
@@ -132,10 +145,13 @@ def _drifts() -> tuple[Entry, ...]:
     for name, card in drift.kinds().items():
         kind = KINDS[name]
         options = ", ".join(f"{option}={_shown(value)}" for option, value in kind.options.items())
-        says = ", ".join(kind.settings)
+        says = ", ".join(
+            f"{setting}, as `testbed.drift.measured({name!r}, process, policy, {setting}=...)`"
+            for setting in kind.settings
+        )
         steps = "in steps: a divergence between two of them is out of reach" if kind.steps is not None else ""
         entries.append(Entry(name, card, _pairs({"options": options, "strength also by": says, "divergence": steps})))
-    return (*entries, Entry(GIVEN, GIVEN_CARD, (("where", "in sweeps"),)))
+    return (*entries, Entry(GIVEN, GIVEN_CARD, (("where", "in the settings of a sweep only, no call makes it"),)))
 
 
 def _environments() -> tuple[Entry, ...]:
@@ -155,16 +171,19 @@ def _environments() -> tuple[Entry, ...]:
     )  # fmt: skip
 
 
+_EXTREME = "the exact value is that of all that mu can generate; a batch's moves towards it and is no estimate of it"
+
+
 def _diagnostic(card: theory.DiagnosticCard) -> Entry:
     details = {
         "formula": card.formula,
         "unit": card.unit,
-        "average over": card.over,
+        "average over": card.over if card.over != "extreme" else "",
+        "extreme": _EXTREME if card.over == "extreme" else "",
         "logged as": ", ".join(card.logged_as),
         "caution": card.caution,
     }
-    summary = f"Of {card.over}." if card.over != "extreme" else "The largest or smallest there is."
-    return Entry(card.name, summary, _pairs(details), tuple((entry, card.name) for entry in card.logged_as))
+    return Entry(card.name, card.summary, _pairs(details), tuple((entry, card.name) for entry in card.logged_as))
 
 
 def _carded(card: Any) -> Entry:

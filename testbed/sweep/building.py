@@ -18,7 +18,7 @@ from theory.estimator import SCORES
 
 # A kind of drift beside those of `testbed.drift`: the behaviour policy that the environment itself brings.
 GIVEN = "given"
-GIVEN_CARD = "mu = the behaviour policy that the environment brings with it; in environments that bring one"
+GIVEN_CARD = "in sweeps only: mu = the behaviour policy that the environment brings with it, where it brings one"
 
 
 @lru_cache(maxsize=64)

@@ -44,7 +44,13 @@ def _pair() -> list[Column]:
         Column("actions", "int64", "1", "A, number of actions"),
         Column("parameters", "int64", "1", "P, number of parameters of the target policy"),
         Column("kl_target", "float64", "nats", "Divergence asked for; NaN where the settings say the drift's strength"),
-        Column("kl_maximum", "float64", "nats", "Largest divergence this drift can give here, where it is unreachable"),
+        Column(
+            "kl_maximum", "float64", "nats", "Largest divergence this drift can give; NaN where one above is in reach"
+        ),
+        Column("kl_below", "float64", "nats", "Nearest divergence below it that this drift can give, if unreachable"),
+        Column(
+            "kl_above", "float64", "nats", "Nearest divergence above it that this drift can give; NaN where none is"
+        ),
         Column("kl_token", "float64", "nats", f"{reverse} per token, as it came out"),
         Column("kl_sequence", "float64", "nats", f"{reverse} per sequence, as it came out"),
         Column("strength", "float64", "1", "Strength of the drift that gives the divergence, in the unit of its kind"),
@@ -69,8 +75,18 @@ def _moments() -> list[Column]:
         Column("variance", "float64", "return^2", "Trace of the covariance of g_hat, one draw"),
         Column("relative_standard_deviation", "float64", "1", "sqrt(variance) / |g|, one draw"),
         Column("trajectories_per_draw", "int64", "1", "Trajectories that one draw takes: 1, a group, or a batch"),
-        Column("mean_weight", "float64", "1", "E_mu[sum of c_t] / E_mu[L]; NaN where no exact engine can take it"),
-        Column("median_weight", "float64", "1", "Median of c_t over the tokens of mu; NaN in trees of over 50,000"),
+        Column(
+            "mean_weight",
+            "float64",
+            "1",
+            "E_mu[sum of c_t] / E_mu[L]; NaN where no exact engine can take it, or a draw couples several trajectories",
+        ),
+        Column(
+            "median_weight",
+            "float64",
+            "1",
+            "Median of c_t over the tokens of mu; NaN in trees of over 50,000 and as for mean_weight",
+        ),
         Column("share_zero_weight", "float64", "1", "Share of the tokens of mu with c_t = 0; NaN as for mean_weight"),
         Column(
             "lost_mass", "float64", "1", "Probability, under the target, of what the behaviour policy cannot generate"
@@ -99,7 +115,7 @@ def columns(trajectories: tuple[int, ...]) -> list[Column]:
             mse_column(n),
             "float64",
             "1",
-            f"E|mean of a batch - g|^2 / |g|^2 for {n} trajectories; NaN where one draw takes more",
+            f"E|mean of a batch - g|^2 / |g|^2 for {n} trajectories; NaN unless they are a whole number of draws",
         )
         for n in trajectories
     ]

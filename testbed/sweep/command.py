@@ -10,6 +10,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+from testbed.sweep.building import GIVEN, said_strength, takes_seed
 from testbed.sweep.choices import Choice
 from testbed.sweep.journal import FILE
 from testbed.sweep.layouts import print_cells, rows_as_data
@@ -69,10 +70,20 @@ def _settings(file: Path | None, seeds: str | None, quick: bool, length: str | N
         lengths = _numbers("--length", length, int, "whole numbers", "8,1000")
         settings = replace(settings, environments=_of_lengths(settings.environments, lengths))
     if kl is not None:
-        drifts = tuple(drift.without("kl") for drift in settings.drifts)
+        if all(drift.name == GIVEN or said_strength(drift) for drift in settings.drifts):
+            raise ValueError(
+                f"--kl is {kl!r}, but no drift of sweep {settings.name!r} is solved for a divergence: "
+                f"{', '.join(drift.label for drift in settings.drifts)}"
+            )
+        drifts = tuple(dict.fromkeys(drift.without("kl") for drift in settings.drifts))
         settings = replace(settings, drifts=drifts, kl=_numbers("--kl", kl, float, "numbers", "0.01,0.1"))
     if seeds is None:
         return settings
+    if not any(takes_seed(drift.name) and "seed" not in drift.options for drift in settings.drifts):
+        raise ValueError(
+            f"--seeds is {seeds!r}, but no drift of sweep {settings.name!r} draws one: "
+            f"{', '.join(drift.label for drift in settings.drifts)}"
+        )
     return replace(settings, seeds=_numbers("--seeds", seeds, int, "whole numbers", "0,1,2"))
 
 

@@ -17,7 +17,14 @@ from testbed import drift
 from testbed.sweep import building
 from testbed.sweep.columns import mse_column
 from testbed.sweep.tasks import Cell, Pair
-from testbed.sweep.token_weights import Tokens, TokenWeights, expected_token_weights, token_weights, tokens_of
+from testbed.sweep.token_weights import (
+    UNKNOWN,
+    Tokens,
+    TokenWeights,
+    expected_token_weights,
+    token_weights,
+    tokens_of,
+)
 
 # Beyond this many moves (a few hundredths of a second) the total variation of trajectories is left NaN.
 TOTAL_VARIATION_MOVES = 500_000
@@ -91,7 +98,11 @@ def cell_values(cell: Cell) -> dict[str, Any]:
         prepared.process, prepared.target, prepared.behaviour, estimator, engine=cell.engine, missing_support="allow",
         trajectories=cell.sampled_trajectories, seed=cell.sampling_seed, **prepared.beside,
     )  # fmt: skip
-    return {**row, **moment_values(m, cell.trajectories), **_weight_values(prepared, weight, signal)}
+    return {
+        **row,
+        **moment_values(m, cell.trajectories),
+        **_weight_values(prepared, weight, signal, m.trajectories_per_draw),
+    }
 
 
 def moment_values(m: theory.Moments, trajectories: tuple[int, ...]) -> dict[str, Any]:
@@ -118,9 +129,14 @@ def moment_values(m: theory.Moments, trajectories: tuple[int, ...]) -> dict[str,
     }
 
 
-def _weight_values(prepared: Prepared, weight: theory.Weight, signal: Any) -> dict[str, float]:
+def _weight_values(
+    prepared: Prepared, weight: theory.Weight, signal: Any, trajectories_per_draw: int
+) -> dict[str, float]:
     of_signal = signal if weight.uses_advantage else None
-    if prepared.tokens is None:
+    if weight.family.couples_batch and trajectories_per_draw > 1:
+        # What a token weighs then depends on the other trajectories of the draw, and `Tokens` has one at a time.
+        found = UNKNOWN
+    elif prepared.tokens is None:
         found = _expected_weights(prepared, weight, of_signal)
     else:
         found = token_weights(prepared.tokens, weight, of_signal)
@@ -135,9 +151,9 @@ def _expected_weights(prepared: Prepared, weight: theory.Weight, signal: Any) ->
 
 
 def _relative_error(m: theory.Moments, trajectories: int, scale: float) -> float:
-    # A group or a batch cannot be drawn from fewer trajectories than it has.
-    enough = trajectories >= m.trajectories_per_draw
-    return m.mean_squared_error(trajectories=trajectories) / scale**2 if enough else math.nan
+    # There is no part of a group or of a coupled batch.
+    whole = trajectories % m.trajectories_per_draw == 0
+    return m.mean_squared_error(trajectories=trajectories) / scale**2 if whole else math.nan
 
 
 # One object per weight, so that its statistics are cached by identity.
@@ -164,7 +180,9 @@ def _prepared(pair: Pair) -> Prepared:
         else:
             drifted = drift.at(kind, process, policy, kl=pair.kl, per=pair.per, **options)
     except drift.UnreachableError as error:
-        return Prepared(process, policy, None, {**sizes, "status": "unreachable", "kl_maximum": error.maximum})
+        above = math.nan if error.above is None else error.above[1]
+        reach = {"kl_maximum": error.maximum, "kl_below": error.below[1], "kl_above": above}
+        return Prepared(process, policy, None, {**sizes, "status": "unreachable", **reach})
     sizes |= {"strength": drifted.strength}
     return _with_divergences(process, drifted.target, drifted.behaviour, sizes, pair.old)
 

@@ -89,12 +89,16 @@ class Sweep:
 
     def __post_init__(self) -> None:
         """Turn what a user writes into choices, and check every value."""
+        # For every choice the place where the user wrote it: lists of values and "all" make many of one.
+        places: dict[str, list[str]] = {}
         for axis, check in _CHECKS.items():
             items = (choice(f"{axis}[{i}]", v) for i, v in enumerate(_sequence(axis, getattr(self, axis))))
-            object.__setattr__(self, axis, _expanded(axis, check, items))
-        for i, item in enumerate(self.drifts):
+            made = _expanded(axis, check, items)
+            object.__setattr__(self, axis, tuple(item for _, item in made))
+            places[axis] = [place for place, _ in made]
+        for place, item in zip(places["drifts"], self.drifts, strict=True):
             if "kl" in item.options:
-                _numbers(f"drifts[{i}].kl", item.options["kl"])
+                _numbers(f"{place}.kl", item.options["kl"])
         object.__setattr__(self, "kl", _numbers("kl", self.kl))
         object.__setattr__(self, "seeds", _whole("seeds", self.seeds, least=0))
         object.__setattr__(self, "trajectories", _whole("trajectories", self.trajectories, least=1))
@@ -104,14 +108,19 @@ class Sweep:
         _at("per", lambda per: checks.known_name("count of the divergence", per, ("token", "sequence")), self.per)
         _at("old", lambda old: checks.known_name("old policy", old, building.OLD), self.old)
         _at("layout", lambda layout: checks.known_name("layout", layout, LAYOUTS), self.layout)
-        for i, item in enumerate(self.weights):
-            _at(f"weights[{i}]", lambda item: building.check_old(building.weight_of(item), self.old), item)
+        for place, item in zip(places["weights"], self.weights, strict=True):
+            _at(place, lambda item: building.check_old(building.weight_of(item), self.old), item)
         if not isinstance(self.name, str) or not _NAME.fullmatch(self.name):
             raise ValueError(
                 f"name is {self.name!r}; expected letters, digits, '-', '_' and '.', for a folder, no '.' at the start"
             )
-        for axis in (*_CHECKS, "kl", "seeds", "trajectories"):
-            _all_different(axis, getattr(self, axis))
+        for axis in _CHECKS:
+            same = _same_weight if axis == "weights" else lambda item: canonical(item.plain)
+            items = getattr(self, axis)
+            _all_different(places[axis], [same(item) for item in items], [item.label for item in items])
+        for axis in ("kl", "seeds", "trajectories"):
+            values = getattr(self, axis)
+            _all_different([f"{axis}[{i}]" for i in range(len(values))], values, values)
 
     @classmethod
     def from_toml(cls, path: str | Path) -> Sweep:
@@ -148,13 +157,16 @@ class Sweep:
         return toml.written(data)
 
     def quick(self) -> Sweep:
-        """A smaller sweep with the same shape: two environments, the least and the greatest divergence, one seed."""
+        """A smaller sweep with the same shape: two environments, the least and the greatest divergence, one seed.
+
+        Of choices that differ in the values of their options only, as a list of values makes them, the first is kept;
+        of drifts that say how strong they are, the two ends.
+        """
+        axes: dict[str, Any] = {axis: _first_of_each(getattr(self, axis)) for axis in _CHECKS if axis != "drifts"}
+        axes["environments"] = axes["environments"][:2]
         ends = tuple(sorted({min(self.kl), max(self.kl)}))
-        drifts = tuple(drift.without("kl") for drift in self.drifts)
         name = f"{self.name}-quick"
-        return replace(
-            self, name=name, environments=self.environments[:2], kl=ends, seeds=self.seeds[:1], drifts=drifts
-        )
+        return replace(self, name=name, kl=ends, seeds=self.seeds[:1], drifts=_ends_of_each(self.drifts), **axes)
 
 
 # A name that starts with a dot would be a hidden folder or, as "..", lead out of the folder of results.
@@ -175,17 +187,35 @@ def packaged_sweep(name: str) -> Sweep:
     return Sweep.from_toml(PACKAGED[checks.known_name("sweep", name, PACKAGED)])
 
 
-def _expanded(axis: str, check: Callable[[Choice], Any], items: Iterable[Choice]) -> tuple[Choice, ...]:
-    result: list[Choice] = []
+def _expanded(axis: str, check: Callable[[Choice], Any], items: Iterable[Choice]) -> list[tuple[str, Choice]]:
+    """Each choice that the items stand for, behind the place of its item."""
+    result: list[tuple[str, Choice]] = []
     for i, item in enumerate(items):
+        place = f"{axis}[{i}]"
         if axis == "weights" and item == Choice(ALL):
-            result += building.all_weights()
+            result += ((place, one) for one in building.all_weights())
             continue
         try:
-            result += expanded(item, check, keep=("kl",))
+            result += ((place, one) for one in expanded(item, check, keep=("kl",)))
         except (ValueError, TypeError) as error:
-            raise ValueError(f"{axis}[{i}]: {error}") from None
-    return tuple(result)
+            raise ValueError(f"{place}: {error}") from None
+    return result
+
+
+def _first_of_each(items: Iterable[Choice]) -> tuple[Choice, ...]:
+    """The first choice of each name with the same options, whatever their values."""
+    first: dict[Any, Choice] = {}
+    for item in items:
+        first.setdefault((item.name, frozenset(item.options)), item)
+    return tuple(first.values())
+
+
+def _ends_of_each(drifts: Iterable[Choice]) -> tuple[Choice, ...]:
+    """The first drift of each name and options; of those that say how strong they are, the first and the last."""
+    plain = [drift.without("kl") for drift in drifts]
+    ends = {*_first_of_each(plain)}
+    ends |= {*_first_of_each(drift for drift in reversed(plain) if building.said_strength(drift))}
+    return tuple(drift for drift in dict.fromkeys(plain) if drift in ends)
 
 
 def _written(item: Choice) -> Any:
@@ -224,10 +254,16 @@ def _whole(key: str, value: Any, least: int) -> tuple[int, ...]:
     return items
 
 
-def _all_different(key: str, items: tuple[Any, ...]) -> None:
-    seen: dict[str, int] = {}
-    for i, item in enumerate(items):
-        text = canonical(item.plain if isinstance(item, Choice) else item)
-        if text in seen:
-            raise ValueError(f"{key}[{i}] repeats {key}[{seen[text]}]; expected different values")
-        seen[text] = i
+def _all_different(places: Iterable[str], keys: Iterable[Any], labels: Iterable[Any]) -> None:
+    seen: dict[Any, str] = {}
+    for place, key, label in zip(places, keys, labels, strict=True):
+        if seen.get(key) == place:
+            raise ValueError(f"{place} gives {label} twice; expected different values")
+        if key in seen:
+            raise ValueError(f"{place} repeats {seen[key]}: both give {label}; expected different values")
+        seen[key] = place
+
+
+def _same_weight(item: Choice) -> str:
+    """What tells two weights apart: one is the same with an option left out or at its default."""
+    return building.weight_of(item).label

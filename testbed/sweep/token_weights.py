@@ -68,7 +68,8 @@ def tokens_of(
 def token_weights(tokens: Tokens, weight: theory.Weight, signal: Any) -> TokenWeights:
     """Statistics of a weight; `signal` decides them only where the weight looks at the sign of the advantage.
 
-    NaN where the sign is that of a group-relative advantage, or of one minus a baseline that has to be solved for.
+    NaN where the sign is that of a group-relative advantage, or of one minus a baseline that has to be solved for. Each
+    trajectory is a draw of its own: of weights that couple a batch this is what they are in a batch of one.
     """
     t, advantage = tokens, None
     signals: tuple[ResolvedSignal, ...] = ()

@@ -315,3 +315,27 @@ def test_large_seeds_are_told_apart():
     process, policy, _ = random_instance(0)
     one, other = (drift.apply("noise", process, policy, 0.5, seed=2**60 + i)[1].logits for i in (0, 1))
     assert np.abs(one - other).max() > 1e-3
+
+
+BANDIT = theory.MarkovProcess([1.0], np.ones((1, 4, 1)), np.arange(4.0)[None], horizon=1)
+
+
+@pytest.mark.parametrize(
+    ("kind", "options", "strength", "allowed"),
+    [("temperature", {"direction": "cold"}, 1000, 600.0), ("temperature", {"direction": "cold"}, 709.5, 600.0),
+     ("noise", {}, 1e308, 1e300), ("staleness", {"steps": 1}, 1.7e308, 1e300)],
+)  # fmt: skip
+def test_strengths_that_leave_float64_are_refused(kind, options, strength, allowed):
+    policy = theory.SoftmaxPolicy(np.log([[0.05, 0.1, 0.25, 0.6]]))
+    with pytest.raises(ValueError, match=rf"^strength of {kind} drift is .*; expected one that keeps logits below"):
+        drift.apply(kind, BANDIT, policy, strength, **options)
+    # The control: large ones that stay inside are taken, and all the mass is on one action.
+    for moved in drift.apply(kind, BANDIT, policy, allowed, **options):
+        assert moved is policy or sorted(moved.probabilities[0]) == [0.0, 0.0, 0.0, 1.0]
+
+
+def test_no_heat_brings_an_action_back():
+    policy = theory.SoftmaxPolicy([[0.0, 1.0, 2.0, -np.inf]])
+    for strength in (10.0, 1e5):
+        _, hot = drift.apply("temperature", BANDIT, policy, strength, direction="hot")
+        assert hot.probabilities[0] == pytest.approx([1 / 3, 1 / 3, 1 / 3, 0.0], rel=1e-3)

@@ -235,6 +235,25 @@ def test_formats_are_their_mantissas():
         assert not np.array_equal(drift.apply("rounding", process, policy, format="e5m2")[1].logits, theirs)
 
 
+def test_a_format_is_its_mantissa_and_not_its_range():
+    """Against the casts of torch: the same in the normal range of the exponents, another number below and beyond."""
+    torch = pytest.importorskip("torch")
+    process = theory.MarkovProcess([1.0], np.ones((1, 3, 1)), np.zeros((1, 3)), horizon=1)
+    for name, kind, least in [("e4m3", torch.float8_e4m3fn, -6), ("e5m2", torch.float8_e5m2, -14)]:
+        # log-probabilities: one near zero, which is the size of the second action's probability.
+        for tiny, same in [(2.0 ** (least + 1) * 1.3, True), (2.0 ** (least - 3) * 1.3, False)]:
+            policy = theory.SoftmaxPolicy(np.log([[1.0 - tiny, 0.6 * tiny, 0.4 * tiny]]))
+            ours = drift.apply("rounding", process, policy, format=name)[1].logits
+            theirs = torch.tensor(policy.log_probabilities.copy()).to(kind).to(torch.float64).numpy()
+            assert np.array_equal(ours[0, 1:], theirs[0, 1:])
+            assert (ours[0, 0] == theirs[0, 0]) == same
+    beyond = theory.SoftmaxPolicy([[0.0, -1.0, -700.0]])
+    assert drift.apply("rounding", process, beyond, format="e4m3")[1].logits[0, 2] == -704.0
+    # Some versions of torch stop at the largest number, others have no number for it.
+    theirs = torch.tensor(beyond.log_probabilities.copy()).to(torch.float8_e4m3fn).to(torch.float64).numpy()
+    assert theirs[0, 2] == -448.0 or np.isnan(theirs[0, 2])
+
+
 @given(instances(max_actions=4), st.sampled_from(SAMPLERS), st.sampled_from(["token", "sequence"]), st.integers(0, 60))
 @settings(max_examples=100, deadline=None)
 def test_each_step_is_reached_and_nothing_between(instance, kind, per, index):
@@ -345,3 +364,15 @@ def test_refuses_in_the_users_words():
         with pytest.raises(ValueError, match=message) as caught:
             call()
         assert "\n" not in str(caught.value)
+
+
+def test_the_coarsest_rounding_is_a_step_too():
+    """To powers of two: no mantissa bits at all, strength 1."""
+    process, policy, _ = random_instance(3)
+    steps = strengths_of("rounding", process, policy)
+    assert list(steps) == [2.0**-bits for bits in range(52, -1, -1)]
+    coarse = drift.measured("rounding", process, policy, bits=0)
+    assert coarse.strength == 1.0
+    others = [drift.measured("rounding", process, policy, s).kl for s in steps[:-1]]
+    assert min(abs(kl / coarse.kl - 1.0) for kl in others) > 1e-3
+    assert drift.at("rounding", process, policy, coarse.kl).strength == 1.0

@@ -118,3 +118,42 @@ def test_the_command_prints_it(monkeypatch, capsys, text):
         status, out, err = run("--markdown", beside)
         assert (status, out) == (2, "")
         assert "--markdown prints every card" in err
+
+
+def test_every_diagnostic_says_what_it_is():
+    summaries = [card.summary for card in theory.diagnostic_cards().values()]
+    assert len(set(summaries)) == len(summaries)
+    assert all(summary.endswith(".") and len(summary.split()) >= 5 for summary in summaries)
+    entries = {e.name: e for s in sections.sections() if s.kind == "diagnostic" for e in s.entries}
+    for name, card in theory.diagnostic_cards().items():
+        assert entries[name].summary == card.summary
+        assert ("extreme" in dict(entries[name].details)) == (card.over == "extreme")
+
+
+def test_presets_are_listed_by_library(text):
+    contents = text.split("## Contents")[1].split("## What libraries")[0]
+    [start] = [i for i, line in enumerate(contents.splitlines()) if line == "- [Presets](#preset)"]
+    libraries = list(dict.fromkeys(name.split(":")[0] for name in theory.preset_cards()))
+    for library, line in zip(libraries, contents.splitlines()[start + 1 :], strict=False):
+        assert line.startswith(f"  - {library}: [{library}:")
+        assert line.count("](#preset-") == sum(name.startswith(f"{library}:") for name in theory.preset_cards())
+
+
+def test_the_calls_of_the_section_of_drifts_work(text):
+    process = theory.MarkovProcess([1.0], [[[1.0], [1.0], [1.0]]], [[0.0, 1.0, 2.0]], horizon=1)
+    policy = theory.SoftmaxPolicy([[0.0, 1.0, 2.0]])
+    entries = {e.name: dict(e.details) for s in sections.sections() if s.kind == "drift" for e in s.entries}
+    values = {"p": 0.9, "k": 2, "bits": 3, "format": "bf16"}
+    said = 0
+    for name, kind in drift.KINDS.items():
+        for setting in kind.settings:
+            said += 1
+            assert (
+                f"`testbed.drift.measured({name!r}, process, policy, {setting}=...)`"
+                in entries[name]["strength also by"]
+            )
+            assert drift.measured(name, process, policy, **{setting: values[setting]}).kl > 0.0
+    assert said == 4
+    assert "sweep" in entries["given"]["where"]
+    with pytest.raises(ValueError, match="unknown kind of drift 'given'"):
+        drift.measured("given", process, policy, 1.0)

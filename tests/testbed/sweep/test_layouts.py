@@ -141,6 +141,8 @@ def test_the_third_policy_is_half_of_the_way():
     third = beside("halfway", drifted.target, drifted.behaviour)
     middle = np.sqrt(drifted.target.probabilities * drifted.behaviour.probabilities)
     assert np.allclose(third["old"].probabilities, middle / middle.sum(axis=1, keepdims=True), rtol=1e-12)
+    # One update behind, as `building.OLD` says.
+    assert third["lag"] == 1.0
     assert beside("none", drifted.target, drifted.behaviour) == {}
     # Without an action in common there is no way between the two.
     one, other = theory.SoftmaxPolicy([[0.0, -math.inf]]), theory.SoftmaxPolicy([[-math.inf, 0.0]])
@@ -193,7 +195,7 @@ def test_drifts_stand_in_columns(drifts):
     start = lines.index("token_tree(depth=2, vocabulary=4); signal outcome")
     kinds, settings, lost, prefix = lines[start + 1], lines[start + 2], lines[start + 4], lines[start + 7]
     assert kinds.split() == ["top_p", "top_p", "top_k", "rounding", "mixture"]
-    assert settings.split() == ["p=0.9", "p=0.5", "k=2", "e4m3", "KL", "50"]
+    assert settings.split() == ["p=0.9", "p=0.5", "k=2", "e4m3", "mantissa", "KL", "50"]
     first = (drifts["signal"] == "outcome") & (drifts["weight"] == "prefix")
     assert lost.split()[2:] == [number(x) for x in drifts["lost_mass"][first]]
     assert lost.split()[-1] == "-"

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from testbed.sweep import Choice, Sweep, default_sweep, toml
 from testbed.sweep.choices import canonical
+from testbed.sweep.settings import PACKAGED, packaged_sweep
 from testbed.sweep.tasks import batches, cells
 from tests.testbed.sweep.small import CELLS_OF_TINY, TINY
 
@@ -112,7 +113,7 @@ def test_choices_pickle_and_hash_by_content():
         ({"weights": ["all"]}, ["needs old_log_ratio", 'old = "halfway"']),
         ({"weights": [{"name": "truncated", "cap": [2, -1]}]}, ["weights[0]", "cap is -1", "positive"]),
         ({"weights": [{"name": "truncated", "cap": ["a", "b"]}]}, ["weights[0]", "cap is ('a', 'b')"]),
-        ({"weights": [{"name": "truncated", "cap": [2, 2]}]}, ["weights[1] repeats weights[0]"]),
+        ({"weights": [{"name": "truncated", "cap": [2, 2]}]}, ["weights[0] gives truncated(cap=2) twice"]),
         ({"drifts": [{"name": "top_p", "p": 2.0}]}, ["drifts[0]", "p of top_p drift is 2.0"]),
         ({"drifts": [{"name": "top_p", "p": 0.9, "kl": [0.1]}]}, ["drifts[0]", "by p", "no kl beside"]),
         ({"drifts": [{"name": "top_p", "p": 0.9, "strength": 0.1}]}, ["drifts[0]", "one of them"]),
@@ -124,6 +125,13 @@ def test_choices_pickle_and_hash_by_content():
         ({"seeds": [0, 1.5]}, ["seeds[1]", "1.5", "whole number"]),
         ({"trajectories": [0]}, ["trajectories[0]", ">= 1"]),
         ({"weights": ["token", "none", "token"]}, ["weights[2]", "repeats weights[0]"]),
+        ({"weights": ["all", "token"], "old": "halfway"}, ["weights[1] repeats weights[0]", "both give token"]),
+        ({"weights": ["truncated", {"name": "truncated", "cap": 2.0}]}, ["weights[1] repeats weights[0]"]),
+        ({"weights": ["token", "all"]}, ["weights[1]: weight", 'old = "halfway"']),
+        ({"environments": ["chain", {"name": "parity", "horizon": [3, 4]}, {"name": "parity", "horizon": 4}]},
+         ["environments[2] repeats environments[1]", "parity(horizon=4)"]),
+        ({"kl": [0.1, 0.2, 0.1]}, ["kl[2] repeats kl[0]", "0.1"]),
+        ({"drifts": ["noise", {"name": "mixture", "kl": [0.1, -1.0]}]}, ["drifts[1].kl[1]", "-1.0"]),
         ({"weights": [{"clip": [0.8, 1.2]}]}, ["weights[0]", "expected a name"]),
         ({"name": "a/b"}, ["name", "'a/b'"]),
         ({"name": ".."}, ["name", "'..'", "no '.' at the start"]),
@@ -153,3 +161,36 @@ def test_mistakes_of_a_file_name_the_file(tmp_path):
         assert all(word in str(caught.value) for word in words)
     with pytest.raises(ValueError, match="cannot read the sweep"):
         Sweep.from_toml(tmp_path / "none.toml")
+
+
+def test_weights_that_differ_stay_two():
+    """The control of the check for repetitions."""
+    weights = ["truncated", {"name": "truncated", "cap": 3.0}, {"name": "truncated", "level": "sequence"}]
+    assert len(Sweep(**{**PLAIN, "weights": weights}).weights) == 3
+
+
+@pytest.mark.parametrize("name", sorted(PACKAGED))
+def test_quick_is_fewer_cells_of_every_packaged_sweep(name):
+    sweep = packaged_sweep(name)
+    assert set(sweep.quick().drifts) <= set(sweep.drifts)
+    assert len(cells(sweep.quick())) < len(cells(sweep))
+
+
+def test_quick_keeps_one_value_of_each_option_and_the_ends_of_what_is_stated():
+    sweep = Sweep(
+        environments=[{"name": "parity", "horizon": [3, 4]}, {"name": "chain", "horizon": [5, 6]}, "garnet"],
+        drifts=["noise", {"name": "noise", "kl": [0.5, 0.7]}, {"name": "mixture", "strength": [0.1, 0.2, 0.3]},
+                {"name": "top_p", "p": 0.9}],
+        weights=["token", {"name": "truncated", "cap": [1.5, 3.0]}, {"name": "truncated", "level": "sequence"}],
+        signals=["outcome", {"name": "group", "size": [2, 4]}], kl=[0.3, 0.1, 0.2], seeds=[4, 5],
+    )  # fmt: skip
+    quick = sweep.quick()
+    assert [item.label for item in quick.environments] == ["parity(horizon=3)", "chain(horizon=5)"]
+    assert [item.label for item in quick.drifts] == [
+        "noise", "mixture(strength=0.1)", "mixture(strength=0.3)", "top_p(p=0.9)",
+    ]  # fmt: skip
+    assert [item.label for item in quick.weights] == ["token", "truncated(cap=1.5)", "truncated(level=sequence)"]
+    assert [item.label for item in quick.signals] == ["outcome", "group(size=2)"]
+    assert (quick.kl, quick.seeds, quick.trajectories) == ((0.1, 0.3), (4,), sweep.trajectories)
+    # The drift's own divergences are cut with the others.
+    assert {cell.pair.kl for cell in cells(quick) if cell.pair.drift.name == "noise"} == {0.1, 0.3}

@@ -91,3 +91,13 @@ def test_weights_that_look_at_the_sign_need_the_signal(pair):
 def test_large_trees_are_left_out():
     e = environment("parity", horizon=20)
     assert tokens_of(e.process, e.target, e.target) is None
+
+
+def test_the_median_is_where_half_of_the_tokens_are_reached():
+    """Shares of exactly one half, and of one part in two thousand less."""
+    process = theory.MarkovProcess([1.0], np.ones((1, 2, 1)), np.zeros((1, 2)), horizon=1)
+    target = theory.SoftmaxPolicy(np.log([[0.4, 0.6]]))
+    for share, expected in [(0.5, 0.4 / 0.5), (0.4995, 0.6 / 0.5005), (0.5005, 0.4 / 0.5005)]:
+        behaviour = theory.SoftmaxPolicy(np.log([[share, 1.0 - share]]))
+        found = token_weights(tokens_of(process, target, behaviour), theory.weight("token"), None)
+        assert found.median == pytest.approx(expected, rel=1e-12)
