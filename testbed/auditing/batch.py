@@ -47,6 +47,14 @@ class Batch(NamedTuple):
         """The same sequences with masked columns of zeros to the right."""
         return Batch(*(np.pad(array, ((0, 0), (0, columns))) for array in self))
 
+    def padded_left(self, columns: int) -> Batch:
+        """The same sequences with masked columns of zeros to the left."""
+        return Batch(*(np.pad(array, ((0, 0), (columns, 0))) for array in self))
+
+    def on_policy(self) -> Batch:
+        """The same sequences where the three policies are one: every ratio is 1."""
+        return self._replace(old_logp=self.logp, rollout_logp=self.logp)
+
     def shifted(self, nats: float) -> Batch:
         """All log-probabilities of tokens that count moved by the same amount: every ratio stays what it was."""
         moved = np.where(self.counted, nats, 0.0)

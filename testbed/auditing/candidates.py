@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import itertools
 import math
 from collections.abc import Iterator
@@ -47,7 +48,7 @@ def harvested(loss: Loss) -> tuple[tuple[float, ...], tuple[tuple[float, float],
     """
     found: list[float] = []
     pairs: list[tuple[float, float]] = []
-    own = [*loss.options.values(), *_constants(getattr(loss.function, "__code__", None))]
+    own = [*loss.options.values(), *_constants(getattr(loss.function, "__code__", None)), *_outside(loss.function)]
     for value in own:
         numbers = [float(x) for x in (value if isinstance(value, (tuple, list)) else [value]) if _is_setting(x)]
         found += [x for x in numbers if x not in found]
@@ -83,6 +84,16 @@ def _constants(code: CodeType | None) -> Iterator[Any]:
             yield constant
 
 
+def _outside(function: Any) -> Iterator[Any]:
+    """Floating-point numbers that a function reads from around it, or that a callable object has."""
+    if inspect.isfunction(function):
+        names = inspect.getclosurevars(function)
+        values = [*names.nonlocals.values(), *names.globals.values()]
+    else:
+        values = list(getattr(function, "__dict__", {}).values())
+    yield from (x for x in values if isinstance(x, float))
+
+
 def _parts(numbers: tuple[float, ...], bounds: tuple[tuple[float, float], ...]) -> list[theory.Weight]:
     """Weights that another weight may be made of: the defaults of all that ratios suffice for, and usual clips."""
     made = [theory.weight(name) for name in theory.weight_cards()]
@@ -91,7 +102,8 @@ def _parts(numbers: tuple[float, ...], bounds: tuple[tuple[float, float], ...]) 
     simple += [theory.weight("ppo_clip", clip=pair) for pair in few if pair[0] > 0.0 and np.isfinite(pair[1])]
     simple += [theory.weight("truncated", cap=cap, level=level) for cap in (*numbers, 2.0, 5.0)
                for level in ("token", "sequence")]  # fmt: skip
-    simple += [theory.weight("masked", interval=pair) for pair in (*bounds, (0.5, 2.0)) if pair[0] > 0.0]
+    simple += [theory.weight("masked", interval=pair) for pair in (*bounds, (0.5, 2.0))
+               if pair[0] > 0.0 or np.isfinite(pair[1])]  # fmt: skip
     return list(dict.fromkeys(simple))
 
 

@@ -62,7 +62,9 @@ def _of_named(moments: theory.Moments, estimator: theory.Estimator, setting: Set
         return None
     old = setting.old if setting.old is not setting.behaviour else None
     try:
-        found = theory.decompose(setting.process, setting.target, setting.behaviour, estimator, old=old)
+        found = theory.decompose(
+            setting.process, setting.target, setting.behaviour, estimator, old=old, missing_support="allow"
+        )
     except ValueError:
         return None
     named = found.bias + moments.gradient

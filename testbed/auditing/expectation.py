@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from math import comb
 from typing import NamedTuple
 
@@ -21,9 +21,10 @@ from theory.groups import GroupSignal
 MOST_ROWS = 400_000
 """Trajectories, summed over all draws, that are visited where a loss treats them separately."""
 MOST_CALLS = 20_000
-"""Draws that are visited where each needs a call of its own."""
+"""Draws up to which each has a call of its own; beyond, those that do not couple share calls."""
 _BLOCK_ROWS = 20_000
 _DRAWS_PER_SHARED_CALL = 50
+_CHECKED = 30
 _AGREES = 1e-9
 
 
@@ -32,7 +33,7 @@ class Expected(NamedTuple):
 
     moments: theory.Moments
     leak: Array
-    """(P,), the expectation with every advantage 1: zero where baselines drop out."""
+    """(P,), the expectation with every advantage 1 less that with every advantage 0: zero where baselines drop out."""
 
 
 class _Sums:
@@ -52,7 +53,9 @@ class _Sums:
         self.draws += len(vectors)
 
 
-def expected(loss: Loss, setting: Setting, separate: bool, draws: int, seed: int) -> Expected:
+def expected(
+    loss: Loss, setting: Setting, separate: bool, draws: int, seed: int, *, remains: bool = True, random: bool = False
+) -> Expected:
     """Moments over all draws, or over sampled ones where they are too many.
 
     Args:
@@ -61,31 +64,38 @@ def expected(loss: Loss, setting: Setting, separate: bool, draws: int, seed: int
         separate: whether draws may share a call, because sequences do not couple.
         draws: how many to sample where not all can be visited; 50 times as many where draws share a call.
         seed: of the samples.
+        remains: whether there is a gradient at advantages of zero, which is no leak of a baseline.
+        random: whether the loss draws random numbers: then draws are sampled.
     """
     problem = setting.problem
     sums = _Sums(setting.target.parameter_count)
     count = enumeration.count_trajectories(setting.process, setting.behaviour)
     every = comb(int(count) + setting.per_draw - 1, setting.per_draw) if count < 1e6 else np.inf
-    exact = every * setting.per_draw <= MOST_ROWS if separate else every <= MOST_CALLS
+    exact = not random and (every <= MOST_CALLS or (separate and every * setting.per_draw <= MOST_ROWS))
+    alone = not separate or every <= MOST_CALLS
     calls = draws * _DRAWS_PER_SHARED_CALL if separate else draws
     blocks = _all_draws(setting) if exact else _sampled_draws(setting, calls, seed)
     for walk, block, probability in blocks:
         batch = setting.batch(walk, block, problem)
-        ones = batch._replace(advantages=batch.mask)
-        vectors = [_vectors(setting, walk, block, _ascents(loss, b, setting.per_draw, separate)) for b in (batch, ones)]
-        sums.add(probability, vectors[0], vectors[1])
+        ascents = _ascents(loss, batch, setting.per_draw, alone)
+        flat = [batch._replace(advantages=constant * batch.mask) for constant in ((1.0, 0.0) if remains else (1.0,))]
+        # Where all advantages are the same some losses divide by their spread: then there is no leak to tell.
+        leak, *rest = [_ascents(loss, b, setting.per_draw, alone, finite=False) for b in flat]
+        for remaining in rest:
+            leak = leak - remaining
+        sums.add(probability, *(_vectors(setting, walk, block, each) for each in (ascents, leak)))
     gradient = theory.policy_gradient(setting.process, setting.target)
-    lost = 0.0
     if exact:
         variance = max(sums.second - float(sums.mean @ sums.mean), 0.0)
-        moments = theory.Moments(sums.mean, variance, gradient, "enumeration", setting.per_draw, lost)
+        moments = theory.Moments(sums.mean, variance, gradient, "enumeration", setting.per_draw, setting.lost_mass)
         return Expected(moments, sums.leak)
     n = sums.draws
     spread = np.maximum(sums.squares - sums.mean**2, 0.0) * n / (n - 1)
     error = float(np.sqrt(max(sums.fourth - sums.second**2, 0.0) / n))
     moments = theory.Moments(
-        sums.mean, float(spread.sum()), gradient, "sampling", setting.per_draw, lost, np.sqrt(spread / n), error, n
-    )
+        sums.mean, float(spread.sum()), gradient, "sampling", setting.per_draw, setting.lost_mass,
+        np.sqrt(spread / n), error, n,
+    )  # fmt: skip
     return Expected(moments, sums.leak)
 
 
@@ -118,24 +128,27 @@ def _vectors(setting: Setting, walk: Walk, block: Block, ascents: Array) -> Arra
     return setting.target.combine_scores(totals.reshape(draws, p.states, p.actions))
 
 
-def _ascents(loss: Loss, batch: Batch, per_draw: int, separate: bool) -> Array:
+def _ascents(loss: Loss, batch: Batch, per_draw: int, alone: bool, finite: bool = True) -> Array:
     """What the loss would ascend on each draw alone, (D per_draw, T).
 
-    Draws whose sequences have the same lengths share one call: then whatever the loss divides by is the same for each,
-    and one factor, taken from the first and checked on another, turns the shared call into the single ones.
+    Unless each is to have a call of its own, draws whose sequences have the same lengths share one: then whatever the
+    loss divides by is the same for each, and one factor, checked on draws alone, turns the shared call into theirs.
     """
+    ascent = _finite if finite else _any
     draws = len(batch.mask) // per_draw
     result = np.empty_like(batch.logp)
-    if not separate or draws == 1:
+    if alone or draws == 1:
         for d in range(draws):
-            alone = slice(d * per_draw, (d + 1) * per_draw)
-            result[alone] = _finite(loss, batch.rows(alone))
+            own = slice(d * per_draw, (d + 1) * per_draw)
+            result[own] = ascent(loss, batch.rows(own))
         return result
     lengths = np.sort(batch.length.reshape(draws, per_draw), axis=1)
     kinds, kind = np.unique(lengths, axis=0, return_inverse=True)
     for k in range(len(kinds)):
         rows = _rows(np.flatnonzero(kind.reshape(-1) == k), per_draw)
-        result[rows] = _shared(loss, batch.rows(rows), per_draw)
+        part = batch.rows(rows)
+        shared = _shared(loss, part, per_draw, ascent)
+        result[rows] = _ascents(loss, part, per_draw, True, finite) if shared is None else shared
     return result
 
 
@@ -143,20 +156,23 @@ def _rows(draws: NDArray[np.int64], per_draw: int) -> NDArray[np.int64]:
     return np.asarray((draws[:, None] * per_draw + np.arange(per_draw)).reshape(-1))
 
 
-def _shared(loss: Loss, batch: Batch, per_draw: int) -> Array:
-    together = _finite(loss, batch)
+def _shared(loss: Loss, batch: Batch, per_draw: int, ascent: Callable[[Loss, Batch], Array]) -> Array | None:
+    """One call for all draws; None where it is no multiple of the calls for the largest two and for random others."""
+    together = ascent(loss, batch)
     by_draw = together.reshape(-1, per_draw * together.shape[1])
-    order = np.argsort(-np.abs(by_draw).max(axis=1), kind="stable")
-    first, second = int(order[0]), int(order[min(1, len(order) - 1)])
-    if not by_draw[first].any():
-        return together
-    singles = [_finite(loss, batch.rows(slice(d * per_draw, (d + 1) * per_draw))).reshape(-1) for d in (first, second)]
-    factor = float(singles[0] @ by_draw[first] / (by_draw[first] @ by_draw[first]))
-    size = np.abs(singles[0]).max()
-    for d, single in zip((first, second), singles, strict=True):
-        if np.abs(factor * by_draw[d] - single).max() > _AGREES * size:
-            return _ascents(loss, batch, per_draw, separate=False)
-    return factor * together
+    largest = np.argsort(-np.abs(by_draw).max(axis=1), kind="stable")[:2]
+    others = np.random.default_rng(len(by_draw)).permutation(len(by_draw))[:_CHECKED]
+    chosen = np.unique(np.concatenate([largest, others]))
+    shared = by_draw[chosen]
+    singles = np.stack([ascent(loss, batch.rows(_rows(np.array([d]), per_draw))).reshape(-1) for d in chosen])
+    size = float((shared * shared).sum())
+    factor = float((singles * shared).sum()) / size if size > 0.0 else 1.0
+    gap = float(np.abs(factor * shared - singles).max())
+    return factor * together if factor > 0.0 and gap <= _AGREES * np.abs(singles).max() else None
+
+
+def _any(loss: Loss, batch: Batch) -> Array:
+    return loss.at(batch).ascent
 
 
 def _finite(loss: Loss, batch: Batch) -> Array:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import difflib
+
 import theory
 from testbed.auditing import reductions, spelling
 from testbed.auditing.batch import Array, Batch
 from testbed.auditing.findings import finding
-from testbed.auditing.matching import ANCHORS, Candidate, Evidence, Match, coefficients, compare, equal_to
+from testbed.auditing.matching import Candidate, Match, coefficients, compare, equal_to
+from testbed.auditing.observing import ANCHORS, Evidence
 from testbed.auditing.record import Finding
+from theory import checks
 
 _TOLD = ("log_probability", "old_log_ratio")
 """What the tensors of a loss tell of a weight's needs."""
@@ -29,6 +33,8 @@ def compared(seen: Evidence, name: str, reduction: str = "") -> Match | None:
         raise ValueError(
             f"weight {weight.label!r} tells three policies apart; expected a loss of both old_logp and rollout_logp"
         )
+    if own_reduction and reduction and not {*reductions.accepted(reduction)} & {*reductions.accepted(own_reduction)}:
+        raise ValueError(f"{name!r} has the reduction {own_reduction}, and {reduction!r} was asked for; expected one")
     return compare(seen, weight, reduction or own_reduction)
 
 
@@ -37,8 +43,18 @@ def named(name: str) -> tuple[theory.Weight, str]:
     base, options = spelling.call(name)
     if ":" not in base:
         return theory.weight(base, **options), ""
-    preset = theory.preset(base, **options)
+    preset = theory.preset(_known_preset(base), **options)
     return preset.weight, preset.reduction if preset.reduction in reductions.known() else ""
+
+
+def _known_preset(name: str) -> str:
+    """There are too many to list: the nearest, and where they are listed."""
+    known = sorted(theory.preset_cards())
+    if name not in known:
+        near = difflib.get_close_matches(name, known, n=3, cutoff=checks.SIMILAR)
+        hint = f"; the nearest known names are {', '.join(map(repr, near))}" if near else ""
+        raise ValueError(f"unknown preset {name!r}{hint}; `testbed list presets` has all {len(known)}")
+    return name
 
 
 def presets(match: Match) -> tuple[str, ...]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -36,8 +37,12 @@ class LevelDependence:
 
     change: float
     """Relative change for a shift by one nat."""
+    changes: bool
+    """Whether that is more than rounding."""
     linear: bool
     """Whether it is exactly proportional to the shift, as through a weight without stop-gradient."""
+    value_changes: bool
+    """Whether the loss itself changes: one of ratios alone does not."""
 
 
 @dataclass(frozen=True)
@@ -46,13 +51,25 @@ class Coupling:
 
     by_input: dict[str, float]
     """Relative change of a sequence's gradient when that input of another sequence changes."""
+    alone: float
+    """Largest relative difference between the gradient of a sequence in a batch and a multiple, one for all sequences
+    of its length, of the gradient that it has alone; infinite where the loss cannot take a sequence alone."""
+    worst: tuple[int, int]
+    """Batch and sequence of that difference."""
     shares_count: bool
     """Whether it changes, by one factor, when another sequence is one token shorter: a shared token count."""
+    rounding: float = ROUNDING
+    """Relative difference below which nothing differs."""
 
     @property
     def couples(self) -> bool:
         """Whether anything but a shared count of tokens couples them."""
-        return max(self.by_input.values()) > ROUNDING
+        return bool(self.through) or self.alone > self.rounding
+
+    @property
+    def through(self) -> tuple[str, ...]:
+        """The inputs of another sequence that were seen to matter."""
+        return tuple(name for name, change in self.by_input.items() if change > self.rounding)
 
 
 @dataclass(frozen=True)
@@ -69,44 +86,60 @@ class MicroBatches:
     """The rule that holds where all sequences are equally long."""
 
 
-def mask_leaks(loss: Loss, batch: Batch) -> MaskLeaks:
-    """Change what is masked, and see."""
-    rng = np.random.default_rng(3)
+def mask_leaks(loss: Loss, batch: Batch, holes: Batch, rounding: float = ROUNDING) -> MaskLeaks:
+    """Change what is masked, and see: padding on the right, on the left, and masked tokens between others."""
     plain = loss.at(batch).ascent
     counted, size = batch.counted, _size(plain)
-    noise = [np.where(counted, 0.0, rng.normal(-1.0, 0.5, counted.shape)) for _ in range(4)]
-    logp, old, rollout, advantages = (array + n for array, n in zip(batch[:4], noise, strict=True))
-    filled = Batch(logp, old, rollout, advantages, batch.mask)
-    garbage = loss.at(filled).ascent
-    # The last token of every longer sequence; the values stay, only the mask says that it no longer counts.
-    fewer = batch.mask.copy()
-    longer = np.flatnonzero(batch.length[:, 0] > 1)
-    fewer[longer, batch.length[longer, 0].astype(np.int64) - 1] = 0.0
-    effect = _largest(loss.at(batch._replace(mask=fewer)).ascent - plain) / size
     width = counted.shape[1]
     wide = loss.at(batch.padded(width)).ascent[:, :width]
     factor = _multiple(wide[counted], plain[counted])
-    single = _largest((wide - factor * plain)[counted]) <= ROUNDING * size
+    single = _largest((wide - factor * plain)[counted]) <= rounding * size
+    # An advantage per sequence may well stand at its masked tokens; on the right anything may.
+    filled = [_filled(loss, batch, True), *(_filled(loss, b, False) for b in (batch.padded_left(2), holes))]
     return MaskLeaks(
-        mask_has_effect="mask" in loss.takes and effect > ROUNDING,
-        gradient_at_masked=_largest(garbage[~counted]) / size,
-        values_at_masked=_largest((garbage - plain)[counted]) / size,
+        mask_has_effect="mask" in loss.takes and max(_effect(loss, batch, last) for last in (True, False)) > rounding,
+        gradient_at_masked=max(at_masked for at_masked, _ in filled),
+        values_at_masked=max(of_others for _, of_others in filled),
         padding=_largest((wide - plain)[counted]) / size,
         padding_factor=factor if single else float("nan"),
     )
 
 
-def level_dependence(loss: Loss, batch: Batch) -> LevelDependence:
+def _filled(loss: Loss, batch: Batch, advantages: bool) -> tuple[float, float]:
+    """Other numbers at masked tokens: the gradient there, and the change of that of the others."""
+    rng = np.random.default_rng(3)
+    plain, counted = loss.at(batch).ascent, batch.counted
+    noise = [np.where(counted, 0.0, rng.normal(-1.0, 0.5, counted.shape)) for _ in range(4)]
+    changed = [array + n for array, n in zip(batch[:4], noise, strict=True)]
+    logp, old, rollout, other = changed
+    filled = Batch(logp, old, rollout, other if advantages else batch.advantages, batch.mask)
+    garbage = loss.at(filled).ascent
+    size = _size(plain)
+    return _largest(garbage[~counted]) / size, _largest((garbage - plain)[counted]) / size
+
+
+def _effect(loss: Loss, batch: Batch, last: bool) -> float:
+    """Relative change when the last or first token of every longer sequence no longer counts; its values stay."""
+    plain, fewer = loss.at(batch).ascent, batch.mask.copy()
+    longer = np.flatnonzero(batch.length[:, 0] > 1)
+    fewer[longer, batch.length[longer, 0].astype(np.int64) - 1 if last else 0] = 0.0
+    return _largest(loss.at(batch._replace(mask=fewer)).ascent - plain) / _size(plain)
+
+
+def level_dependence(loss: Loss, batch: Batch, rounding: float = ROUNDING) -> LevelDependence:
     """Move all log-probabilities down by one nat and by two."""
-    here, one, two = (loss.at(batch.shifted(nats)).ascent[batch.counted] for nats in (0.0, -1.0, -2.0))
+    at = [loss.at(batch.shifted(nats)) for nats in (0.0, -1.0, -2.0)]
+    here, one, two = (found.ascent[batch.counted] for found in at)
     change = _largest(one - here)
     bend = _largest(two - 2.0 * one + here)
-    return LevelDependence(change / _size(here), change > ROUNDING * _size(here) and bend <= ROUNDING * change)
+    changes = change > rounding * _size(here)
+    moved = abs(at[1].value - at[0].value) > rounding * abs(at[0].value)
+    return LevelDependence(change / _size(here), changes, changes and bend <= rounding * change, moved)
 
 
-def coupling(loss: Loss, batch: Batch) -> Coupling:
-    """Change one sequence's inputs, one by one, and look at the others' gradients."""
-    rng = np.random.default_rng(4)
+def coupling(loss: Loss, batches: Sequence[Batch], rounding: float = ROUNDING) -> Coupling:
+    """Every sequence alone against the same in its batch; and one sequence's inputs changed, one by one."""
+    rng, batch = np.random.default_rng(4), batches[0]
     plain = loss.at(batch).ascent
     others = batch.counted.copy()
     others[0] = False
@@ -121,14 +154,36 @@ def coupling(loss: Loss, batch: Batch) -> Coupling:
     shorter[0, np.flatnonzero(batch.counted[0])[-1]] = 0.0
     moved = loss.at(Batch(*(np.where(shorter != 0.0, a, 0.0) for a in batch))._replace(mask=shorter)).ascent
     factor = _multiple(moved[others], plain[others])
-    single = _largest((moved - factor * plain)[others]) <= ROUNDING * size
-    return Coupling(by_input, single and abs(factor - 1.0) > ROUNDING)
+    single = _largest((moved - factor * plain)[others]) <= rounding * size
+    apart = {(i, n): gap for i, b in enumerate(batches) for n, gap in enumerate(_beyond_a_factor(loss, b).tolist())}
+    worst = max(apart, key=lambda where: apart[where])
+    return Coupling(by_input, apart[worst], worst, single and abs(factor - 1.0) > rounding, rounding)
 
 
-def micro_batches(loss: Loss, ragged: Batch, equal: Batch) -> MicroBatches:
+def _beyond_a_factor(loss: Loss, batch: Batch) -> Array:
+    """(N,), relative to the largest gradient among the sequences of the same length."""
+    counted = batch.counted
+    together = np.where(counted, loss.at(batch).ascent, 0.0)
+    try:
+        each = [loss.at(batch.rows(slice(i, i + 1))).ascent for i in range(len(counted))]
+    except ValueError:
+        return np.full(len(counted), np.inf)
+    alone, gaps = np.where(counted, np.concatenate(each), 0.0), np.zeros(len(counted))
+    for length in np.unique(batch.length):
+        rows = batch.length[:, 0] == length
+        ours, single = together[rows], alone[rows]
+        factor = _multiple(ours, single)
+        apart = np.abs(ours - factor * single).max(axis=1) / _size(ours)
+        gaps[rows] = np.where(np.isfinite(apart), apart, np.inf) if factor > 0.0 else np.inf
+    return gaps
+
+
+def micro_batches(loss: Loss, ragged: Batch, equal: Batch, rounding: float = ROUNDING) -> MicroBatches:
     """Two halves against the whole, with ragged and with equal lengths."""
     from_mean, from_sum = _halves(loss, ragged)
-    return MicroBatches(_rule(from_mean, from_sum), from_mean, from_sum, _rule(*_halves(loss, equal)))
+    return MicroBatches(
+        _rule(from_mean, from_sum, rounding), from_mean, from_sum, _rule(*_halves(loss, equal), rounding)
+    )
 
 
 def _halves(loss: Loss, batch: Batch) -> tuple[float, float]:
@@ -139,8 +194,8 @@ def _halves(loss: Loss, batch: Batch) -> tuple[float, float]:
     return _largest(together / 2.0 - whole) / size, _largest(together - whole) / size
 
 
-def _rule(from_mean: float, from_sum: float) -> str:
-    return "mean" if from_mean <= ROUNDING else "sum" if from_sum <= ROUNDING else "neither"
+def _rule(from_mean: float, from_sum: float, rounding: float) -> str:
+    return "mean" if from_mean <= rounding else "sum" if from_sum <= rounding else "neither"
 
 
 def _multiple(moved: Array, plain: Array) -> float:

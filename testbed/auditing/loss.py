@@ -51,7 +51,7 @@ class Loss:
         logp = tensors["logp"].requires_grad_(True)
         try:
             value = self.function(**tensors, **self.options)
-        except Exception as why:
+        except (Exception, SystemExit) as why:
             raise ValueError(f"loss {self.name!r} fails with {_sentence(why)}") from why
         if not isinstance(value, torch.Tensor) or value.numel() != 1:
             what = f"a tensor of shape {tuple(value.shape)}" if isinstance(value, torch.Tensor) else _type(value)
@@ -78,7 +78,8 @@ def as_loss(function: Callable[..., Any], options: Mapping[str, Any] | None = No
     given = dict(options or {})
     name = name or getattr(function, "__qualname__", type(function).__name__)
     try:
-        signature = inspect.signature(function)
+        # A module of PyTorch is called as *args; what it takes is said by its forward.
+        signature = inspect.signature(getattr(function, "forward", function))
     except (TypeError, ValueError) as why:
         raise ValueError(f"loss {name!r} does not tell its parameters; expected a Python function") from why
     named = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
@@ -126,6 +127,6 @@ def _type(value: Any) -> str:
     return "nothing" if value is None else f"a {type(value).__name__}"
 
 
-def _sentence(error: Exception) -> str:
+def _sentence(error: BaseException) -> str:
     first = str(error).strip().split("\n")[0]
     return f"{type(error).__name__}: {first}" if first else type(error).__name__

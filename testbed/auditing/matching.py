@@ -11,16 +11,10 @@ import numpy as np
 import theory
 from testbed.auditing import reductions
 from testbed.auditing.batch import Array, Batch
-from testbed.auditing.loss import Loss
+from testbed.auditing.observing import ANCHORS, EQUAL, Evidence
 
-EQUAL = 1e-8
-"""Relative difference of coefficients up to which a loss equals a named estimator."""
-ANCHORS = {
-    "old_logp": lambda b: b.logp - b.old_logp,
-    "rollout_logp": lambda b: b.logp - b.rollout_logp,
-    "old_logp over rollout_logp": lambda b: b.old_logp - b.rollout_logp,
-}
-"""What the log-ratio is."""
+FAR = 0.5
+"""Distance beyond which a named estimator is no neighbour."""
 # Of the first probe, so many that are nearest go on to all probes.
 _SCREENED = 12
 _SAME_SHAPE = 1e-6
@@ -64,11 +58,18 @@ class Match:
     """Largest relative difference at a token."""
     difference: Difference | None
     """Where the two first differ; None where they are equal."""
+    tolerance: float = EQUAL
+    """Relative difference up to which they are the same: `EQUAL`, or `SINGLE` for a loss that is no more exact."""
+
+    @property
+    def exact(self) -> bool:
+        """Whether the coefficients are the same up to a constant of either sign."""
+        return self.largest <= self.tolerance
 
     @property
     def equal(self) -> bool:
-        """Whether the coefficients are the same to 1e-8 with a positive constant."""
-        return self.largest <= EQUAL and self.constant > 0.0
+        """Whether the coefficients are the same with a positive constant."""
+        return self.exact and self.constant > 0.0
 
     @property
     def label(self) -> str:
@@ -107,60 +108,15 @@ def _cumulative(own: Array, batch: Batch) -> Array:
     return np.where(batch.counted, np.cumsum(own[:, ::-1], axis=1)[:, ::-1], 0.0)
 
 
-def coefficients(weight: theory.Weight, log_ratio: Array, batch: Batch, sign: float = 1.0) -> Array:
-    """The registry's coefficients, with what the weight needs beside ratios; `sign` is that of every ratio."""
+def coefficients(weight: theory.Weight, log_ratio: Array, batch: Batch) -> Array:
+    """The registry's coefficients, with what the weight needs beside ratios."""
     beside: Mapping[str, Array] = {
         "log_probability": batch.logp,
-        "old_log_ratio": sign * (batch.old_logp - batch.rollout_logp),
+        "old_log_ratio": batch.old_logp - batch.rollout_logp,
     }
     given: dict[str, Any] = {need: beside[need] for need in weight.needs}
     with np.errstate(all="ignore"):
         return np.asarray(weight.coefficients(log_ratio, batch.mask, batch.advantages, **given))
-
-
-@dataclass(frozen=True, eq=False)
-class Evidence:
-    """A loss's gradient on the probe batches, at the tokens that count."""
-
-    loss: Loss
-    batches: tuple[Batch, ...]
-    ascents: tuple[Array, ...]
-
-    @property
-    def silent(self) -> bool:
-        """Whether there is no gradient anywhere."""
-        return not any(a.any() for a in self.ascents)
-
-    def without_holes(self) -> Evidence:
-        """The probes whose masked tokens all come last."""
-        chosen = [i for i, batch in enumerate(self.batches) if (np.diff(batch.mask, axis=1) <= 0.0).all()]
-        return Evidence(self.loss, tuple(self.batches[i] for i in chosen), tuple(self.ascents[i] for i in chosen))
-
-    def anchors(self, weight: theory.Weight) -> tuple[str, ...]:
-        """The ratios that a weight may look at in this loss."""
-        if "old_log_ratio" in weight.needs:
-            return ("rollout_logp",)
-        own = self.loss.anchors or ("rollout_logp",)
-        return (*own, "old_logp over rollout_logp") if len(own) == 2 else own
-
-
-def evidence(loss: Loss, batches: Sequence[Batch]) -> Evidence:
-    """Evaluate a loss on the probes, where pi_old is mu unless the loss tells the two apart.
-
-    Raises:
-        ValueError: the gradient is not finite at a token that counts.
-    """
-    if len(loss.anchors) < 2:
-        batches = [batch._replace(rollout_logp=batch.old_logp) for batch in batches]
-    ascents = tuple(np.where(b.counted, loss.at(b).ascent, 0.0) for b in batches)
-    for batch, ascent in zip(batches, ascents, strict=True):
-        for n, t in np.argwhere(~np.isfinite(ascent)):
-            raise ValueError(
-                f"the gradient of loss {loss.name!r} is {ascent[n, t]:g} at a token with logp {batch.logp[n, t]:.4g}, "
-                f"old_logp {batch.old_logp[n, t]:.4g}, rollout_logp {batch.rollout_logp[n, t]:.4g} and advantage "
-                f"{batch.advantages[n, t]:.4g}; expected a number"
-            )
-    return Evidence(loss, tuple(batches), ascents)
 
 
 def search(
@@ -177,7 +133,9 @@ def search(
                 distance = _shape_distance(seen, 0, raw if score == "own" else _cumulative(raw, seen.batches[0]))
                 screened.append((distance, Candidate(weight, anchor, score)))
     screened.sort(key=lambda pair: pair[0])
-    kept = [c for i, (distance, c) in enumerate(screened) if i < _SCREENED or distance < _SAME_SHAPE]
+    kept = [
+        c for i, (distance, c) in enumerate(screened) if i < _SCREENED or distance < max(_SAME_SHAPE, seen.tolerance)
+    ]
     matches = [found for c in kept if (found := _best(seen, c, named_gradient)) is not None]
     return sorted(matches, key=_plainness)
 
@@ -190,13 +148,13 @@ def equal_to(seen: Evidence, weights: Iterable[theory.Weight], gradient: Gradien
     """
     seen = seen.without_holes()
     order = sorted(range(len(seen.batches)), key=lambda i: seen.batches[i].mask.size)
-    matches = []
+    matches, same = [], max(_SAME_SHAPE, seen.tolerance)
     for weight in weights if not seen.silent else ():
         for anchor in seen.anchors(weight):
             candidate = Candidate(weight, anchor)
-            if all(_shape_distance(seen, i, gradient(candidate, seen.batches[i])) < _SAME_SHAPE for i in order):
+            if all(_shape_distance(seen, i, gradient(candidate, seen.batches[i])) < same for i in order):
                 found = _best(seen, candidate, gradient)
-                matches += [found] if found is not None and found.largest <= EQUAL else []
+                matches += [found] if found is not None and found.exact else []
     return min(matches, key=_plainness, default=None)
 
 
@@ -208,7 +166,8 @@ def _shape_distance(seen: Evidence, i: int, raw: Array) -> float:
     divisor = np.where(batch.counted, batch.advantages, 1.0)
     ours, named, best = (ascent / divisor), raw / divisor, np.inf
     size = float((ours * ours).sum())
-    if size == 0.0 or not np.isfinite(named).all():
+    # Beyond this the squares overflow, and nothing that large is near.
+    if size == 0.0 or not (np.abs(named) < 1e150).all():
         return np.inf
     # On one batch every reduction is a constant, or divides by a number of tokens of the sequence.
     kept = np.maximum((raw != 0.0).sum(axis=1, keepdims=True), 1.0)
@@ -231,10 +190,15 @@ def compare(seen: Evidence, weight: theory.Weight, reduction: str = "") -> Match
     return min(fits, key=_plainness, default=None)
 
 
+def refitted(seen: Evidence, match: Match) -> Match | None:
+    """The same weight and ratio compared with other evidence."""
+    return _best(seen, Candidate(match.weight, match.anchor, match.score), named_gradient)
+
+
 def _plainness(match: Match) -> tuple[Any, ...]:
     changed = sum(value != match.weight.family.options[name] for name, value in match.weight.options.items())
     order = [*reductions.REDUCTIONS].index(match.reduction)
-    exact = match.largest <= EQUAL
+    exact = match.exact
     apart = (False, 0.0) if exact else (match.constant <= 0.0, match.distance)
     return not exact, *apart, changed, match.score != "own", order, match.weight.name
 
@@ -267,10 +231,10 @@ def _fit(seen: Evidence, candidate: Candidate, raws: Sequence[Array], reduction:
     gaps = [_relative_gap(c, constant * n) for c, n in zip(ours, named, strict=True)]
     largest = max(float(gap.max()) for gap in gaps)
     where = None
-    if largest > EQUAL and constant != 0.0:
+    if largest > seen.tolerance and constant != 0.0:
         where = _first_difference(seen, candidate, [c / constant for c in ours], named, gaps)
     distance = float(np.sqrt(np.mean(squares)))
-    return Match(*candidate, reduction, float(constant), distance, largest, where)
+    return Match(*candidate, reduction, float(constant), distance, largest, where, seen.tolerance)
 
 
 def _relative_gap(ours: Array, named: Array) -> Array:
@@ -284,8 +248,8 @@ def _first_difference(
     seen: Evidence, candidate: Candidate, ours: list[Array], named: list[Array], gaps: list[Array]
 ) -> Difference | None:
     for i, gap in enumerate(gaps):
-        if (gap > EQUAL).any():
-            n, t = (int(x) for x in np.argwhere(gap > EQUAL)[0])
+        if (gap > seen.tolerance).any():
+            n, t = (int(x) for x in np.argwhere(gap > seen.tolerance)[0])
             b = seen.batches[i]
             inputs = (ANCHORS[candidate.anchor](b), b.advantages, b.logp, b.old_logp, b.rollout_logp)
             return Difference(i, n, t, float(ours[i][n, t]), float(named[i][n, t]), *(float(x[n, t]) for x in inputs))

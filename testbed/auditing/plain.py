@@ -19,6 +19,7 @@ def as_dict(audit: Audit) -> dict[str, Any]:
     moments = {
         "mean": m.mean, "gradient": m.gradient, "bias": m.bias, "variance": m.variance,
         "relative_bias": m.relative_bias, "cosine": m.cosine, "effective_step": m.effective_step,
+        "lost_mass": m.lost_mass,
         "engine": m.engine, "trajectories_per_draw": m.trajectories_per_draw, "draws": m.draws,
         "standard_error": m.standard_error, "variance_standard_error": m.variance_standard_error,
     }  # fmt: skip
@@ -36,10 +37,11 @@ def as_dict(audit: Audit) -> dict[str, Any]:
         "presets": audit.presets,
         "per_token_advantages": audit.per_token_advantages,
         "tokens": [asdict(token) for token in audit.tokens],
-        "mask": asdict(audit.mask),
-        "level": asdict(audit.level),
-        "coupling": {**asdict(audit.coupling), "couples": audit.coupling.couples},
-        "micro_batches": asdict(audit.micro_batches),
+        "mask": _fields(audit.mask),
+        "advantages": _fields(audit.advantages),
+        "level": _fields(audit.level),
+        "coupling": audit.coupling and {**asdict(audit.coupling), "couples": audit.coupling.couples},
+        "micro_batches": _fields(audit.micro_batches),
         "robustness": [
             {"name": case.name, "finite": case.finite, "outcome": case.outcome, "sequence": case.sequence,
              "token": case.token} for case in audit.robustness
@@ -48,9 +50,14 @@ def as_dict(audit: Audit) -> dict[str, Any]:
             {"identifier": f.identifier, "fault": f.fault, "sentence": f.sentence, "evidence": dict(f.evidence)}
             for f in audit.findings
         ],
+        "tried": audit.tried,
         "expected": _match(audit.expected),
     }  # fmt: skip
     return {name: _plain(value) for name, value in result.items()}
+
+
+def _fields(record: Any) -> dict[str, Any] | None:
+    return None if record is None else asdict(record)
 
 
 def _match(match: Match | None) -> dict[str, Any] | None:
@@ -59,6 +66,7 @@ def _match(match: Match | None) -> dict[str, Any] | None:
     return {
         "name": match.weight.name, "options": match.weight.options, "anchor": match.anchor, "score": match.score,
         "reduction": match.reduction, "constant": match.constant, "equal": match.equal, "label": match.label,
+        "tolerance": match.tolerance,
         "distance": match.distance, "largest_difference": match.largest,
         "first_difference": None if match.difference is None else asdict(match.difference),
     }  # fmt: skip

@@ -9,9 +9,9 @@ from numpy.typing import NDArray
 
 from testbed.auditing.batch import Array, Batch
 
-SHOWN = 2
+SHOWN, HOLES, FULL = 2, 3, 4
 _SPREADS = np.array([[0.5], [0.3], [0.1], [2e-4], [0.8], [1e-4]])
-"""The small batch that a report shows token by token."""
+"""Which batch a report shows token by token, which has masked tokens between others, and which has none."""
 
 
 @lru_cache(maxsize=1)
@@ -77,5 +77,6 @@ def _of(rng: np.random.Generator, update: Array, engines: Array, advantage: Arra
 
 
 def _masked(batch: Batch, mask: Array) -> Batch:
-    """Zeros where the mask is zero."""
-    return Batch(*(np.where(mask != 0.0, array, 0.0) for array in batch))._replace(mask=mask)
+    """Log-probabilities of zero where the mask is zero; a sequence's advantage stands at all of its tokens."""
+    cut = Batch(*(np.where(mask != 0.0, array, 0.0) for array in batch))
+    return cut._replace(advantages=np.array(batch.advantages), mask=mask)

@@ -10,8 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 import theory
+from testbed.auditing.advantages import AdvantageUse
 from testbed.auditing.leaks import Coupling, LevelDependence, MaskLeaks, MicroBatches
-from testbed.auditing.matching import Evidence, Match
+from testbed.auditing.matching import Match
+from testbed.auditing.observing import Evidence
 from testbed.auditing.robustness import Case
 
 Array = NDArray[np.float64]
@@ -60,34 +62,40 @@ class Audit:
     moments: theory.Moments
     """Mean, variance, truth, bias, relative bias, cosine and effective step of the ascent direction of one draw."""
     baseline_leak: Array
-    """(P,), the expected ascent direction with every advantage 1: what a constant baseline adds. Zero where the weight
-    is baseline-invariant."""
+    """(P,), the expected ascent direction with every advantage 1 less that with every advantage 0: what a constant
+    baseline adds. Zero where the weight is baseline-invariant; NaN where the loss is not finite at such advantages."""
     causes: Mapping[str, Array]
     """name -> (P,): where the bias comes from; the terms sum to it. Those of `theory.decompose` where the loss is a
     positive multiple of a named estimator, else "scale" and "direction"."""
     equals: tuple[Match, ...]
-    """Named estimators that the loss equals to 1e-8 up to one positive constant on the probe batches, the plainest
-    first: settings whose bound nothing there reaches are among them."""
+    """Named estimators that the loss equals up to one positive constant on the probe batches, the plainest first:
+    settings whose bound nothing there reaches are among them. Equal is to 1e-8; to 1e-5 (`Match.tolerance`) for a loss
+    that computes in single precision or adds a small number to a denominator."""
     nearest: Match | None
-    """The first of `equals`, or else the named estimator at the smallest distance; None without gradient."""
+    """The first of `equals`, or else the named estimator at the smallest distance; None without gradient, or where the
+    smallest is above 0.5."""
     presets: tuple[str, ...]
     """Recipes of libraries and papers that compute the same: weight and reduction of the first of `equals`."""
     per_token_advantages: bool | None
     """Whether the match also holds where the tokens of a sequence have advantages of their own; None without match."""
     tokens: tuple[Token, ...]
     """The coefficients of one small batch, token by token."""
-    mask: MaskLeaks
-    """What masked tokens and padding do."""
-    level: LevelDependence
+    mask: MaskLeaks | None
+    """What masked tokens and padding do; None, as the next four, for a loss that draws random numbers."""
+    advantages: AdvantageUse | None
+    """What advantages do, and whether tokens are left out."""
+    level: LevelDependence | None
     """What the level of all log-probabilities does, at constant ratios."""
-    coupling: Coupling
+    coupling: Coupling | None
     """What sequences do to each other."""
-    micro_batches: MicroBatches
+    micro_batches: MicroBatches | None
     """Whether the loss may be split into micro-batches."""
     robustness: tuple[Case, ...]
     """Extreme inputs."""
     findings: tuple[Finding, ...]
     """Faults first, then properties."""
+    tried: tuple[float, ...] = ()
+    """Numbers of the loss that were tried as settings, beside common ones."""
     expected: Match | None = None
     """The comparison that `expect` asked for."""
     _evidence: Evidence | None = field(default=None, repr=False)
@@ -109,8 +117,13 @@ class Audit:
         return not any(f.identifier in ("mask_ignored", "gradient_at_masked_tokens", "masked_values_matter")
                        for f in self.findings)  # fmt: skip
 
+    @property
+    def is_sound(self) -> bool:
+        """Whether an equal gradient on the probes means an equal loss: it keeps to the mask, and is no random one."""
+        return self.keeps_to_mask and not any(f.identifier == "not_deterministic" for f in self.findings)
+
     def matches(self, name: str, *, reduction: str = "") -> bool:
-        """Whether the loss equals a named weight, or preset, to 1e-8 up to one positive constant.
+        """Whether the loss equals a named weight, or preset, up to one positive constant; see `Audit.equals`.
 
         Args:
             name: such as "minpro" or "ppo_clip(clip=(0.8, 1.28))".
@@ -124,7 +137,7 @@ class Audit:
         if self._evidence is None:
             raise ValueError("this audit was restored without the loss's gradients; expected one made by testbed.audit")
         found = compared(self._evidence, name, reduction)
-        return found is not None and found.equal and self.keeps_to_mask
+        return found is not None and found.equal and self.is_sound
 
     def holds(self, expect: str = "", reduction: str = "") -> bool:
         """Whether the loss is as expected: a named weight, a reduction whatever the weight, or both."""
@@ -133,7 +146,7 @@ class Audit:
         if expect:
             return self.matches(expect, reduction=reduction)
         found = {match.reduction for match in self.equals}
-        return self.keeps_to_mask and bool(found & set(accepted(reduction)))
+        return self.is_sound and bool(found & set(accepted(reduction)))
 
     def as_dict(self) -> dict[str, Any]:
         """Plain numbers, lists and names, for JSON; what is not finite is None."""
@@ -142,7 +155,7 @@ class Audit:
         return as_dict(self)
 
     def table(self) -> str:
-        """The report as text, 100 columns wide."""
+        """The report as text, as wide as the terminal, or 80 columns."""
         from testbed.auditing.printing import report
 
         return "\n".join(report(self))

@@ -6,20 +6,12 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
-import numpy as np
-
-from testbed.auditing import findings as suspicions
-from testbed.auditing import reductions, spelling
-from testbed.auditing.candidates import candidates
+from testbed.auditing import spelling
 from testbed.auditing.decomposing import causes, in_theory
+from testbed.auditing.examining import examined
 from testbed.auditing.expectation import expected
-from testbed.auditing.expecting import averaged_log_ratios, compared, presets
-from testbed.auditing.leaks import coupling, level_dependence, mask_leaks, micro_batches
 from testbed.auditing.loss import as_loss, import_torch
-from testbed.auditing.matching import ANCHORS, EQUAL, Candidate, Evidence, Match, evidence, named_gradient, search
-from testbed.auditing.probes import SHOWN, probes, token_advantages
-from testbed.auditing.record import Audit, Finding, Token
-from testbed.auditing.robustness import robustness
+from testbed.auditing.record import Audit
 from testbed.auditing.setting import setting
 
 
@@ -36,6 +28,7 @@ def audit(
     draws: int = 2000,
     expect: str = "",
     reduction: str = "",
+    progress: Callable[[str], None] = lambda step: None,
 ) -> Audit:
     """What a policy loss really ascends: its coefficients, its name, its exact bias and variance, and its mistakes.
 
@@ -44,14 +37,15 @@ def audit(
     is g_hat = -sum over t of (d loss / d logp_t) z_t, and c_t = -(d loss / d logp_t) / A_t are its coefficients.
 
     The expectation is over every draw of trajectories, each of which goes through the loss once, or over sampled draws
-    with standard errors where they are too many; `Audit.moments.engine` says which. `old_logp` is that of mu, unless
-    the loss also takes `rollout_logp`: then it is the geometric mean of target and mu.
+    with standard errors where they are too many or the loss draws random numbers; `Audit.moments.engine` says which.
+    `old_logp` is that of mu, unless the loss also takes `rollout_logp`: then it is the geometric mean of target and mu.
 
     Args:
         loss: the function, or "package.module:function".
         options: values of its other parameters.
         environment: an environment, or its name with options, such as "brackets(horizon=6)".
-        drift: a kind of drift, with options, or "given" where the environment brings mu.
+        drift: a kind of drift, with options, or "given" where the environment brings mu. A strength, or what says the
+            same, such as "top_p(p=0.9)", takes the place of `kl`; lost support is allowed and reported.
         kl: KL(mu || pi) per token, in nats.
         seed: of a random drift, and of sampled draws.
         signal: what `advantages` holds: a name with options such as "outcome" or "group(size=2)".
@@ -61,6 +55,7 @@ def audit(
         expect: a named weight to compare with, such as "ppo_clip(clip=(0.8, 1.28))"; see `Audit.expected`.
         reduction: the reduction that is expected: "sum", "length_mean", "constant", "token_mean", or one of
             `testbed.auditing.reductions.REDUCTIONS`.
+        progress: called with what is done next, in a few words.
 
     Raises:
         ValueError: PyTorch is missing; the loss cannot be imported, has a parameter that nothing fills, fails, returns
@@ -69,39 +64,16 @@ def audit(
     torch = import_torch()
     function = spelling.function_at(loss) if isinstance(loss, str) else loss
     mine = as_loss(function, options, loss.rpartition(":")[2] if isinstance(loss, str) else "")
-    with _one_thread(torch):
-        seen = evidence(mine, probes())
-        batches = seen.batches
-        asked = compared(seen, expect, reduction) if expect else None
-        accepted = reductions.accepted(reduction) if reduction else ()
-        couples, mask = coupling(mine, batches[0]), mask_leaks(mine, batches[0])
-        level, micro = level_dependence(mine, batches[0]), micro_batches(mine, batches[0], batches[-1])
-        weights = list(candidates(mine))
-        ranked = search(seen, weights)
-        best = ranked[0] if ranked else None
-        by_token = _holds_by_token(mine, best)
-        cases = robustness(mine)
-        found: list[Finding] = []
-        if seen.silent:
-            found.append(
-                suspicions.finding("detached_everything", "no gradient reaches logp: everything is detached or zero")
-            )
-        else:
-            found += suspicions.of_match(seen, best, weights, level)
-            named = {f.identifier for f in found}
-            if not named & {"swapped_ratio", "missing_stop_gradient", "off_by_one_prefix"}:
-                found += suspicions.of_normaliser(seen, ranked, reduction)
-            averaged = averaged_log_ratios(seen, expect) if asked is not None and not asked.equal else None
-            found += [averaged] if averaged is not None else []
-            padded = () if accepted and "width_mean" in accepted else suspicions.of_padding(mask)
-            found += [*suspicions.of_mask(mask), *padded]
-            found += suspicions.of_batch(couples, micro, by_token is False, level, best)
-        found += suspicions.of_robustness(cases, best)
-        kept_count = best is not None and best.largest <= EQUAL and best.reduction.startswith("kept")
-        separate = not (couples.couples or kept_count)
-        where = setting(mine, environment, drift, kl, seed, signal, 0 if batch is None else batch, not separate)
-        answer = expected(mine, where, separate, draws, seed)
-    estimator = in_theory(best, where) if best is not None and best.largest <= EQUAL else None
+    with _one_thread(torch), torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        found = examined(mine, expect, reduction, progress)
+        progress("expected step")
+        separate = not found.random and found.coupling is not None and not found.coupling.couples
+        coupled = found.coupling is not None and found.coupling.couples
+        where = setting(mine, environment, drift, kl, seed, signal, batch, coupled)
+        answer = expected(mine, where, separate, draws, seed, remains=found.remains, random=found.random)
+    best = found.nearest
+    estimator = in_theory(best, where) if best is not None and best.exact else None
     return Audit(
         loss=mine.name,
         takes=mine.takes,
@@ -110,45 +82,21 @@ def audit(
         moments=answer.moments,
         baseline_leak=answer.leak,
         causes=causes(answer.moments, estimator, where),
-        equals=tuple(match for match in ranked if match.equal),
+        equals=found.equals,
         nearest=best,
-        presets=presets(best) if best is not None and best.equal else (),
-        per_token_advantages=by_token,
-        tokens=_tokens(seen, best),
-        mask=mask,
-        level=level,
-        coupling=couples,
-        micro_batches=micro,
-        robustness=cases,
-        findings=tuple(sorted(found, key=lambda f: not f.fault)),
-        expected=asked,
-        _evidence=seen,
-    )
-
-
-def _holds_by_token(mine: Any, best: Match | None) -> bool | None:
-    """Whether an exact match survives advantages that differ within a sequence."""
-    if best is None or best.largest > EQUAL:
-        return None
-    batches = [token_advantages(batch) for batch in probes()]
-    again = search(evidence(mine, batches), [best.weight], (best.score,))
-    return any(m.largest <= EQUAL and m.anchor == best.anchor for m in again)
-
-
-def _tokens(seen: Evidence, best: Match | None) -> tuple[Token, ...]:
-    """The small probe, token by token, with the constant and the reduction of the named estimator taken out."""
-    batch, ascent = seen.batches[SHOWN], seen.ascents[SHOWN]
-    anchor = best.anchor if best is not None else (seen.loss.anchors or ("rollout_logp",))[0]
-    log_ratio = ANCHORS[anchor](batch)
-    named, factor = np.full(ascent.shape, np.nan), np.ones((1, 1))
-    if best is not None:
-        raw = named_gradient(Candidate(best.weight, best.anchor, best.score), batch)
-        named = raw / np.where(batch.counted, batch.advantages, 1.0)
-        factor = reductions.factor(best.reduction, batch.mask, raw != 0.0) * (best.constant or 1.0)
-    c = ascent / np.where(batch.counted, batch.advantages, 1.0) / factor
-    return tuple(
-        Token(n, t, float(log_ratio[n, t]), float(batch.advantages[n, t]), float(c[n, t]), float(named[n, t]))
-        for n, t in np.argwhere(batch.counted).tolist()
+        presets=found.presets,
+        per_token_advantages=found.by_token,
+        tokens=found.tokens,
+        mask=found.mask,
+        advantages=found.advantages,
+        level=found.level,
+        coupling=found.coupling,
+        micro_batches=found.micro_batches,
+        robustness=found.robustness,
+        findings=found.findings,
+        tried=found.tried,
+        expected=found.expected,
+        _evidence=found.seen,
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,7 +14,9 @@ from testbed import environments
 from testbed.auditing import spelling
 from testbed.auditing.batch import Array, Batch
 from testbed.auditing.loss import Loss
+from testbed.drifting.registry import KINDS
 from theory import checks
+from theory.divergence import lost_mass
 from theory.engines.problem import Problem, checked_ratios, rounded_returns
 from theory.engines.question import Question, problem_to_sample
 from theory.engines.trajectories import Block, Walk, returns, token_signals
@@ -37,6 +40,8 @@ class Setting:
     signal: theory.Signal | GroupSignal
     per_draw: int
     """Trajectories in one call of the loss."""
+    lost_mass: float = 0.0
+    """Probability under the target of the trajectories that the behaviour policy cannot generate."""
 
     def estimator(self, weight: Any = "none", reduction: str = "sum", score: str = "own") -> Estimator:
         """A named estimator of the same signal and draw."""
@@ -46,7 +51,7 @@ class Setting:
     @property
     def problem(self) -> Problem:
         """The engines' form of the process, its policies and the signal."""
-        table = checked_ratios(self.process, self.target, self.behaviour, False, self.old)
+        table = checked_ratios(self.process, self.target, self.behaviour, True, self.old)
         asked = Question(self.process, self.target, self.behaviour, table, self.estimator(), 0)
         return problem_to_sample(asked)
 
@@ -67,7 +72,7 @@ class Setting:
 
 
 def setting(
-    loss: Loss, environment: Any, drift: str, kl: float, seed: int, signal: Any, batch: int, coupled: bool
+    loss: Loss, environment: Any, drift: str, kl: float, seed: int, signal: Any, batch: int | None, coupled: bool
 ) -> Setting:
     """Build it from names.
 
@@ -75,27 +80,29 @@ def setting(
         ValueError: an unknown name or option, a divergence out of reach, or a batch that is not the group.
     """
     if isinstance(environment, str):
-        name, options = spelling.call(environment)
+        name, options = spelling.call(environment, "token_tree(depth=4)")
         environment = environments.environment(name, **options)
     if not isinstance(environment, environments.Environment):
         raise ValueError(f"environment is {environment!r}; expected a name such as 'token_tree(depth=4)'")
     made = _signal(signal)
-    batch = checks.whole_number("batch", batch, 0, "trajectories")
+    batch = 0 if batch is None else checks.whole_number("batch", batch, 1, "trajectories")
     group = made.size if isinstance(made, GroupSignal) else 0
     if batch and group and batch != group:
         raise ValueError(f"batch is {batch} and the signal a group of {group}; expected batch={group}, or none")
-    target, behaviour = _policies(environment, drift, kl, seed)
+    target, behaviour, drifted = _policies(environment, drift, kl, seed)
     middle = 0.5 * (target.log_probabilities + behaviour.log_probabilities)
     old = SoftmaxPolicy(middle) if len(loss.anchors) == 2 else behaviour
-    drifted = "its own behaviour policy" if drift == "given" else f"{drift} drift of {kl:g} nats per token"
-    label = f"{environment.label}, {drifted}, signal {made.label}"
-    return Setting(label, environment.process, target, behaviour, old, made, batch or group or (2 if coupled else 1))
+    lost = lost_mass(environment.process, target, behaviour)
+    missing = f", of which mu misses {lost:.4g} of the target's trajectories" if lost > 0.0 else ""
+    label = f"{environment.label}, {drifted}{missing}, signal {made.label}"
+    per_draw = batch or group or (2 if coupled else 1)
+    return Setting(label, environment.process, target, behaviour, old, made, per_draw, lost)
 
 
 def _signal(signal: Any) -> theory.Signal | GroupSignal:
     if isinstance(signal, (theory.Signal, GroupSignal)):
         return signal
-    name, options = spelling.call(signal)
+    name, options = spelling.call(signal, "group(size=4)")
     checks.known_name("signal", name, [*theory.signal_cards(), "group"])
     try:
         return theory.group(**options) if name == "group" else theory.signal(name, **options)
@@ -105,13 +112,17 @@ def _signal(signal: Any) -> theory.Signal | GroupSignal:
 
 def _policies(
     environment: environments.Environment, drift: str, kl: float, seed: int
-) -> tuple[SoftmaxPolicy, SoftmaxPolicy]:
-    kind, options = spelling.call(drift)
+) -> tuple[SoftmaxPolicy, SoftmaxPolicy, str]:
+    """Target, behaviour, and the drift between them in words."""
+    kind, options = spelling.call(drift, "top_p(p=0.9)")
     if kind == "given":
         if environment.behaviour is None:
             raise ValueError(f"environment {environment.label!r} brings no behaviour policy; expected another drift")
-        return environment.target, environment.behaviour
+        return environment.target, environment.behaviour, "its own behaviour policy"
     if kind == "noise":
         options = {"seed": seed, **options}
-    drifted = drifts.at(kind, environment.process, environment.target, kl=kl, **options)
-    return drifted.target, drifted.behaviour
+    # A strength, or a setting that says the same, is what it is; otherwise the divergence asks for one.
+    given = kind in KINDS and {"strength", *KINDS[kind].settings} & set(options)
+    made = drifts.measured if given else functools.partial(drifts.at, kl=kl)
+    drifted = made(kind, environment.process, environment.target, **options)
+    return drifted.target, drifted.behaviour, f"{drift} drift of {drifted.kl:.6g} nats per token"

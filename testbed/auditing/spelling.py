@@ -10,6 +10,8 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import theory
+
 
 def literal(text: str) -> Any:
     """A Python literal; `inf` is infinity, and a bare word is itself.
@@ -23,8 +25,8 @@ def literal(text: str) -> Any:
         raise ValueError(f"{text!r} is no value; expected a Python literal such as 0.2, (0.8, 1.28) or None") from None
 
 
-def call(text: str) -> tuple[str, dict[str, Any]]:
-    """Name and options.
+def call(text: str, such_as: str = "ppo_clip(clip=(0.8, 1.28))") -> tuple[str, dict[str, Any]]:
+    """Name and options; an option may be another weight with its own.
 
     >>> call("ppo_clip(clip=(0.8, 1.28))")
     ('ppo_clip', {'clip': (0.8, 1.28)})
@@ -37,8 +39,10 @@ def call(text: str) -> tuple[str, dict[str, Any]]:
         if not isinstance(parsed, ast.Call) or parsed.args or any(k.arg is None for k in parsed.keywords):
             raise ValueError(text)
         return name.strip(), {str(k.arg): _value(k.value) for k in parsed.keywords}
-    except (SyntaxError, ValueError):
-        raise ValueError(f"{text!r} is no name with options; expected one such as ppo_clip(clip=(0.8, 1.28))") from None
+    except (SyntaxError, ValueError) as why:
+        if str(why).startswith("unknown "):
+            raise
+        raise ValueError(f"{text!r} is no name with options; expected one such as {such_as}") from None
 
 
 def options(pairs: Sequence[str]) -> dict[str, Any]:
@@ -66,7 +70,7 @@ def function_at(path: str) -> Callable[..., Any]:
         sys.path.insert(0, here)
     try:
         found: Any = importlib.import_module(module_name)
-    except Exception as why:
+    except (Exception, SystemExit) as why:
         reason = str(why).strip().split("\n")[0]
         raise ValueError(f"module {module_name!r} cannot be imported: {type(why).__name__}: {reason}") from why
     known = [n for n, value in vars(found).items() if getattr(value, "__module__", "") == found.__name__]
@@ -84,6 +88,8 @@ def function_at(path: str) -> Callable[..., Any]:
 def _value(node: ast.expr) -> Any:
     if isinstance(node, ast.Name):
         return {"inf": math.inf, "nan": math.nan}.get(node.id, node.id)
+    if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and not node.args:
+        return theory.weight(node.func.id, **{str(k.arg): _value(k.value) for k in node.keywords})
     if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.USub):
         return -_value(node.operand)
     if isinstance(node, (ast.Tuple, ast.List)):

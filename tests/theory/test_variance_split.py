@@ -226,7 +226,7 @@ def test_of_a_fixed_number_of_rollouts_groups_of_four_are_best_here():
 
 def test_what_has_no_exact_parts_is_refused():
     instance = prompts()
-    with pytest.raises(ValueError, match="mixes the trajectories of several prompts"):
+    with pytest.raises(ValueError, match="mixes trajectories of several prompts"):
         split(instance, "token", "outcome", reduction=theory.reduction("token_mean", batch=4))
     with pytest.raises(ValueError, match="unknown engine 'sampling'"):
         split(instance, "token", "outcome", "sampling")

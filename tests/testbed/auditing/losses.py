@@ -39,6 +39,10 @@ def truncated(logp, rollout_logp, advantages, mask, cap=5.0):
     return -(weight * advantages * logp * mask).sum(1).mean()
 
 
+def truncated_old(logp, old_logp, advantages, mask):
+    return truncated(logp, old_logp, advantages, mask, cap=1.1)
+
+
 def icepop(logp, rollout_logp, advantages, mask, low=0.5, high=2.0):
     weight = _ratio(logp, rollout_logp).detach()
     weight = weight * ((weight >= low) & (weight <= high))
@@ -202,3 +206,120 @@ def needs_reference(logp, ref_logp):
 
 def fails(logp):
     raise RuntimeError("no such thing")
+
+
+def leaves(logp):
+    raise SystemExit(0)
+
+
+# What is not quite the same for every batch
+
+
+def early_stop(logp, old_logp, advantages, mask):
+    """Nothing where an estimate of the batch's KL is large."""
+    kl = ((old_logp - logp) * mask).sum() / mask.sum()
+    loss = dapo(logp, old_logp, advantages, mask)
+    return loss if kl < 0.3 else 0 * loss
+
+
+def largest_advantage_one(logp, advantages, mask):
+    scaled = advantages / (advantages * mask).abs().max().clamp(min=1e-8)
+    return -(scaled * logp * mask).sum(1).mean()
+
+
+def without_the_largest_ratio(logp, old_logp, advantages, mask):
+    weight = ((logp - old_logp) * mask).sum(1).detach()
+    keep = torch.ones_like(weight)
+    if len(weight) > 1:
+        keep[weight.argmax()] = 0
+    return -(keep[:, None] * _ratio(logp, old_logp) * advantages * mask).sum() / mask.sum()
+
+
+def dropping(logp, old_logp, advantages, mask):
+    return -(torch.nn.functional.dropout(_ratio(logp, old_logp), 0.1) * advantages * mask).sum(1).mean()
+
+
+def talks(logp, advantages, mask):
+    print("step loss")
+    return reinforce(logp, advantages, mask)
+
+
+class _Settings:
+    clip = 0.17
+
+
+def configured(logp, old_logp, advantages, mask, settings=_Settings):
+    ratio = _ratio(logp, old_logp)
+    low, high = 1 - settings.clip, 1 + settings.clip
+    return -(torch.minimum(ratio * advantages, ratio.clamp(low, high) * advantages) * mask).sum() / mask.sum()
+
+
+def configured_and_swapped(logp, old_logp, advantages, mask):
+    return configured(-logp, -old_logp, advantages, mask)
+
+
+# More mistakes
+
+
+def mask_without_effect(logp, old_logp, advantages, mask):
+    return no_mask(logp, old_logp, advantages)
+
+
+def inverted_mask(logp, old_logp, advantages, mask):
+    ratio = _ratio(logp, old_logp)
+    term = torch.minimum(ratio * advantages, ratio.clamp(0.8, 1.28) * advantages)
+    return -(term * (1 - mask)).sum() / (1 - mask).sum().clamp(min=1)
+
+
+def mask_one_early(logp, old_logp, advantages, mask):
+    return dapo(logp, old_logp, advantages, torch.cat([mask[:, 1:], torch.zeros_like(mask[:, :1])], 1) * mask)
+
+
+def mask_after_the_sum(logp, old_logp, advantages, mask):
+    weight = torch.exp(torch.cumsum(logp - old_logp, 1)).detach()
+    return -(weight * advantages * logp * mask).sum(1).mean()
+
+
+def max_for_min(logp, old_logp, advantages, mask):
+    ratio = _ratio(logp, old_logp)
+    term = torch.maximum(ratio * advantages, ratio.clamp(0.8, 1.28) * advantages)
+    return -(term * mask).sum() / mask.sum()
+
+
+def without_sign(logp, old_logp, advantages, mask):
+    return dapo(logp, old_logp, advantages.abs(), mask)
+
+
+def without_advantages(logp, old_logp, advantages, mask):
+    return dapo(logp, old_logp, torch.ones_like(advantages), mask)
+
+
+def late_advantages(logp, old_logp, advantages, mask):
+    late = torch.cat([torch.zeros_like(advantages[:, :1]), advantages[:, :-1]], 1)
+    return -(_ratio(logp, old_logp) * late * mask).sum() / mask.sum()
+
+
+def swapped_engines(logp, old_logp, rollout_logp, advantages, mask):
+    return decoupled(logp, old_logp, 2 * old_logp - rollout_logp, advantages, mask)
+
+
+def swapped_update(logp, old_logp, rollout_logp, advantages, mask):
+    ratio = _ratio(old_logp, logp)
+    term = torch.minimum(ratio * advantages, ratio.clamp(0.8, 1.2) * advantages)
+    return -(_ratio(old_logp, rollout_logp).clamp(max=2.0) * term * mask).sum(1).mean()
+
+
+def live_engines(logp, old_logp, rollout_logp, advantages, mask):
+    ratio = _ratio(logp, old_logp)
+    term = torch.minimum(ratio * advantages, ratio.clamp(0.8, 1.2) * advantages)
+    return -(_ratio(logp, rollout_logp).clamp(max=2.0) * term * mask).sum() / mask.sum()
+
+
+def squared_length(logp, old_logp, advantages, mask):
+    ratio, length = _ratio(logp, old_logp), mask.sum(1)
+    term = torch.minimum(ratio * advantages, ratio.clamp(0.8, 1.28) * advantages)
+    return -((term * mask).sum(1) / length / length).mean()
+
+
+def value_not_finite(logp, advantages, mask):
+    return reinforce(logp, advantages, mask) + float("nan")

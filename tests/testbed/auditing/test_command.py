@@ -7,6 +7,8 @@ import sys
 
 import pytest
 
+import testbed
+import theory
 from testbed.auditing import spelling
 from testbed.cli import main
 
@@ -96,6 +98,12 @@ def test_json_holds_the_numbers(run):
         ((f"{LOSSES}:a_float",), "returns a float; expected a scalar tensor"),
         ((f"{LOSSES}:needs_reference",), "has a parameter 'ref_logp' that nothing fills"),
         ((f"{LOSSES}:fails",), "fails with RuntimeError: no such thing"),
+        ((f"{LOSSES}:leaves",), "fails with SystemExit"),
+        ((f"{EXAMPLES}:cispo", "--batch", "0"), "at least 1"),
+        ((f"{EXAMPLES}:cispo", "--signal", "group(4)"), "expected one such as group(size=4)"),
+        ((f"{EXAMPLES}:cispo", "--expect", "paper:dapoo"), "the nearest known names are 'paper:dapo'"),
+        ((f"{EXAMPLES}:cispo", "--expect", "paper:dapo", "--reduction", "sum"), "expected one"),
+        ((f"{EXAMPLES}:cispo", "--environment", "token_tree(depth=12)"), "not enough memory"),
     ],
 )
 def test_an_audit_that_cannot_be_made_is_one_sentence(run, arguments, says):
@@ -108,7 +116,11 @@ def test_an_audit_that_cannot_be_made_is_one_sentence(run, arguments, says):
 
 def test_without_torch_it_says_how_to_get_it():
     code = (
-        "import sys; sys.modules['torch'] = None; sys.argv = ['testbed', 'audit', 'math:sqrt']\n"
+        "import sys\n"
+        "class Without:\n"
+        "    def find_spec(self, name, *_):\n"
+        "        if name == 'torch': raise ImportError(name)\n"
+        "sys.meta_path.insert(0, Without()); sys.argv = ['testbed', 'audit', 'math:sqrt']\n"
         "import testbed; from testbed.cli import main; main()"
     )
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
@@ -126,9 +138,10 @@ def test_the_help_fits_a_screen(run, monkeypatch):
     assert max(map(len, out.splitlines())) <= 80
 
 
-def test_the_report_is_text_of_a_fixed_width(run):
+def test_the_report_is_as_wide_as_the_terminal(run, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
     _, out, _ = run(f"{EXAMPLES}:cispo_without_stop_gradient", "--expect", "cispo", *SMALL)
-    assert max(map(len, out.splitlines())) <= 100
+    assert max(map(len, out.splitlines())) <= 80
     assert "missing_stop_gradient (FAULT)" in out
     assert "differs" in out
 
@@ -139,6 +152,56 @@ def test_spellings():
     )  # fmt: skip
     assert spelling.call("paper:dapo") == ("paper:dapo", {})
     assert spelling.options(["level=sequence", "x=-1"]) == {"level": "sequence", "x": -1}
-    for wrong in ("f(1)", "f(**x)", "f(x=)", "f(x=1", "f(x=g())"):
+    nested = "decoupled(update=ppo_clip(clip=(0.8, 1.28)), behaviour=truncated(level=sequence))"
+    _, options = spelling.call(nested)
+    assert options["behaviour"] == theory.weight("truncated", level="sequence")
+    assert theory.weight("decoupled", **options).label == nested
+    with pytest.raises(ValueError, match="unknown weight 'g'"):
+        spelling.call("f(x=g())")
+    for wrong in ("f(1)", "f(**x)", "f(x=)", "f(x=1", "f(x=g(1))"):
         with pytest.raises(ValueError, match=r"expected one such as ppo_clip\("):
             spelling.call(wrong)
+
+
+def test_what_a_loss_prints_is_no_part_of_json(run):
+    status, out, err = run(f"{LOSSES}:talks", "--json", *SMALL)
+    assert status == 0
+    assert json.loads(out)["nearest"]["name"] == "none"
+    assert "step loss" in err
+
+
+def test_a_preset_over_the_padded_width_is_no_fault_where_it_is_expected(run):
+    loss = f"{LOSSES}:padding_in_the_mean"
+    expected = ("--expect", "paper:dr_grpo(clip=(0.8, 1.28))")
+    status, out, err = run(loss, *expected, *SMALL)
+    assert status == 0, err
+    assert "FAULT" not in out
+    status, out, _ = run(loss, *SMALL)
+    assert "padding_in_the_mean (FAULT)" in out
+    assert "known as" not in out
+
+
+def test_the_reason_is_told(run):
+    _, _, err = run(f"{EXAMPLES}:cispo_without_stop_gradient", "--expect", "cispo", *SMALL)
+    assert "the loss is not cispo; missing_stop_gradient" in err
+    _, _, err = run(f"{EXAMPLES}:cispo", "--expect", "minpro", *SMALL)
+    assert "the loss is not minpro; relative distance" in err
+
+
+def test_a_number_of_the_expected_weight_need_not_be_in_the_loss(run):
+    expected = ("--expect", "ppo_clip(clip=(0.83, 1.17))")
+    assert run(f"{LOSSES}:configured", *expected, *SMALL)[0] == 0
+    status, out, _ = run(f"{LOSSES}:configured_and_swapped", *expected, *SMALL)
+    assert status == 1
+    assert "swapped_ratio (FAULT)" in out
+
+
+def test_drifts_that_lose_support(run):
+    status, out, _ = run(f"{EXAMPLES}:cispo", "--drift", "top_k(k=1)", *SMALL)
+    assert status == 0
+    assert "lost mass" in out
+    status, out, _ = run(f"{EXAMPLES}:cispo", "--drift", "top_k(nearest=True)", "--environment", "parity(horizon=4)")
+    assert "0.1 nats" not in out
+    drifted = testbed.environment("parity", horizon=4)
+    kl = testbed.drift.at("top_k", drifted.process, drifted.target, kl=0.1, nearest=True).kl
+    assert f"{kl:.6g} nats" in " ".join(out.split())

@@ -34,9 +34,20 @@ def test_a_clip_does_not_save_the_gradient_from_an_overflow():
 def test_a_ratio_that_is_infinite_itself_is_no_finding():
     audit = testbed.audit(losses.token_ratio, environment="parity(horizon=2)")
     assert not {case.name: case for case in audit.robustness}["one log-ratio of +800, A > 0"].finite
-    for finding in audit.findings:
-        if finding.identifier == "overflow":
-            assert "one log-ratio of +800, A > 0" not in finding.evidence["cases"]
+    assert "overflow" not in [f.identifier for f in audit.findings]
+
+
+def test_a_ratio_without_a_name_may_be_infinite_too():
+    def bent(logp, old_logp, advantages, mask):
+        ratio = (logp - old_logp).exp().detach()
+        return -((ratio + 0.1 * ratio.sqrt()) * advantages * logp * mask).sum()
+
+    audit = testbed.audit(bent, environment="parity(horizon=2)")
+    assert not audit.equals
+    bad = {case.name for case in audit.robustness if not case.finite}
+    assert "one log-ratio of +800, A > 0" in bad
+    told = {name for f in audit.findings if f.identifier == "overflow" for name in f.evidence["cases"]}
+    assert "one log-ratio of +800, A > 0" not in told
 
 
 def test_empty_sequences_and_batches():

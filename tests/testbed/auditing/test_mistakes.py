@@ -1,13 +1,16 @@
 """A mistake is called by its name, and the loss without it is not accused."""
 
+import numpy as np
 import pytest
 import torch
 
 import testbed
 import theory
 from testbed.auditing import examples
+from testbed.auditing.expecting import compared
 from testbed.auditing.loss import as_loss
-from testbed.auditing.matching import evidence, search
+from testbed.auditing.matching import search
+from testbed.auditing.observing import evidence
 from testbed.auditing.probes import probes
 from tests.testbed.auditing import losses
 
@@ -17,7 +20,19 @@ BROKEN = [
     (losses.live_prefix_weight, {}, "missing_stop_gradient", "prefix"),
     (losses.live_prefix_minimum, {}, "missing_stop_gradient", "minpro"),
     (losses.mask_in_the_denominator_only, {}, "gradient_at_masked_tokens", ""),
-    (losses.no_mask, {}, "mask_ignored", ""),
+    (losses.mask_without_effect, {}, "mask_ignored", ""),
+    (losses.mask_one_early, {}, "tokens_left_out", ""),
+    (losses.mask_after_the_sum, {}, "masked_values_matter", ""),
+    (losses.max_for_min, {}, "max_for_min", "ppo_clip(clip=(0.8, 1.28))"),
+    (losses.without_sign, {}, "advantages_ignored", ""),
+    (losses.without_advantages, {}, "advantages_ignored", ""),
+    (losses.late_advantages, {}, "advantages_shifted", ""),
+    (losses.swapped_engines, {}, "swapped_ratio", "decoupled(behaviour=truncated)"),
+    (losses.swapped_update, {}, "swapped_ratio", "decoupled(behaviour=truncated)"),
+    (losses.live_engines, {}, "missing_stop_gradient", "decoupled(behaviour=truncated)"),
+    (losses.squared_length, {}, "normaliser", "ppo_clip(clip=(0.8, 1.28))"),
+    (losses.value_not_finite, {}, "loss_not_finite", ""),
+    (losses.dropping, {}, "not_deterministic", ""),
     (losses.sequence_with_padding, {}, "masked_values_matter", ""),
     (losses.padding_in_the_mean, {}, "padding_in_the_mean", ""),
     (losses.grpo_dual, {"reduction": "sum"}, "mean_for_sum", ""),
@@ -38,7 +53,7 @@ CORRECT = [
     (losses.prefix, {}), (losses.sequence, {"expect": "sequence"}), (losses.truncated, {}), (losses.dapo, {}),
     (losses.grpo_dual, {"reduction": "length_mean"}), (losses.dr_grpo, {"reduction": "sum"}),
     (losses.dr_grpo, {"reduction": "constant"}), (losses.padding_in_the_mean, {"reduction": "constant"}),
-    (losses.dapo, {"reduction": "token_mean"}),
+    (losses.dapo, {"reduction": "token_mean"}), (losses.no_mask, {}), (losses.decoupled, {}), (losses.configured, {}),
 ]  # fmt: skip
 
 
@@ -51,7 +66,7 @@ def test_a_mistake_has_its_name_and_no_other(loss, expected, identifier, intende
     fault = found.faults[0]
     assert fault.identifier in testbed.FINDINGS
     assert fault.sentence
-    assert intended in str(fault.evidence.get("intended", ""))
+    assert str(fault.evidence.get("intended", "")).partition(" x ")[0] == intended
 
 
 @pytest.mark.parametrize(("loss", "expected"), CORRECT, ids=[f"{c[0].__name__} {c[1]}" for c in CORRECT])
@@ -124,3 +139,101 @@ def test_advantages_of_the_tokens_of_a_sequence_may_mix():
     assert "mixes_advantages" in [f.identifier for f in mixed.findings]
     apart = testbed.audit(losses.dapo, environment="parity(horizon=3)")
     assert apart.per_token_advantages is True
+
+
+@pytest.mark.parametrize(
+    "loss", [losses.mask_without_effect, losses.mask_in_the_denominator_only, losses.mask_after_the_sum]
+)
+def test_a_faulty_mask_holds_for_nothing(loss):
+    found = testbed.audit(loss, environment="parity(horizon=3)")
+    assert not found.keeps_to_mask
+    weight = "prefix" if loss is losses.mask_after_the_sum else "ppo_clip(clip=(0.8, 1.28))"
+    assert compared(found._evidence, weight).equal
+    assert not found.matches(weight)
+    assert not found.holds(weight)
+    assert not found.holds("", found.nearest.reduction)
+
+
+def test_a_loss_without_a_mask_holds():
+    found = testbed.audit(losses.no_mask, environment="parity(horizon=3)")
+    assert "takes_no_mask" in [f.identifier for f in found.findings]
+    assert found.holds("ppo_clip(clip=(0.8, 1.28))")
+    assert found.holds("", "sum")
+    assert not found.holds("", "token_mean")
+
+
+def test_an_inverted_mask_is_not_detached():
+    found = testbed.audit(losses.inverted_mask, environment="parity(horizon=3)")
+    assert {f.identifier for f in found.faults} == {"tokens_left_out", "gradient_at_masked_tokens"}
+
+
+def test_single_precision_and_epsilons_are_equal_as_far_as_they_go():
+    def single(logp, old_logp, advantages, mask):
+        return losses.dapo(*(x.float() for x in (logp, old_logp, advantages, mask)))
+
+    def epsilon(logp, old_logp, advantages, mask, small=1e-6):
+        return losses.dapo(logp, old_logp, advantages, mask) * mask.sum() / (mask.sum() + small)
+
+    def another(logp, old_logp, advantages, mask):
+        return epsilon(logp, old_logp, advantages, mask, small=1e-2)
+
+    for loss in (single, epsilon):
+        found = testbed.audit(loss, environment="parity(horizon=3)")
+        assert found.faults == ()
+        assert found.nearest.tolerance == 1e-5
+        assert found.matches("ppo_clip(clip=(0.8, 1.28))", reduction="token_mean")
+        assert "depends_on_level" not in [f.identifier for f in found.findings]
+        assert "to 1e-05" in found.table()
+    assert not testbed.audit(another, environment="parity(horizon=3)").matches(
+        "ppo_clip(clip=(0.8, 1.28))", reduction="token_mean"
+    )
+
+
+def test_a_penalty_is_named_and_is_no_leak():
+    def penalised(logp, old_logp, advantages, mask):
+        log_r = old_logp - logp
+        k3 = log_r.exp() - 1 - log_r
+        return losses.dapo(logp, old_logp, advantages, mask) + 0.04 * (k3 * mask).sum() / mask.sum()
+
+    found = testbed.audit(penalised, environment="parity(horizon=3)")
+    plain = testbed.audit(losses.dapo, environment="parity(horizon=3)")
+    (finding,) = [f for f in found.findings if f.identifier == "remains_without_advantages"]
+    assert finding.evidence["term"] == "0.04 x KL estimator k3 of old_logp, token_mean"
+    assert finding.evidence["policy_term"].startswith("ppo_clip(clip=(0.8, 1.28)) x token_mean")
+    assert not found.equals
+    assert found.faults == ()
+    np.testing.assert_allclose(found.baseline_leak, plain.baseline_leak, atol=1e-12)
+    assert np.abs(found.moments.mean - plain.moments.mean).max() > 1e-4
+
+
+def test_a_swapped_live_ratio_turns_its_own_sign():
+    live = testbed.audit(losses.swapped_ppo, environment="parity(horizon=3)").faults[0].sentence
+    assert "which turns the sign of its gradient too" in live
+
+    def both(logp, rollout_logp, advantages, mask):
+        return -losses.swapped_truncated(logp, rollout_logp, advantages, mask)
+
+    assert "the sign is turned as well" in testbed.audit(both, environment="parity(horizon=3)").faults[0].sentence
+
+
+def test_the_advantage_of_a_sequence_may_be_read_at_a_masked_token():
+    def first(logp, old_logp, advantages, mask):
+        return -((logp - old_logp).exp() * advantages[:, :1] * mask).sum(1).mean()
+
+    found = testbed.audit(first, environment="parity(horizon=3)")
+    assert found.matches("token", reduction="sequence_mean")
+    assert found.faults == ()
+
+
+def test_a_random_loss_is_sampled():
+    found = testbed.audit(losses.dropping, environment="parity(horizon=3)", draws=4000)
+    exact = testbed.audit(losses.token_ratio, environment="parity(horizon=3)").moments
+    assert found.moments.engine == "sampling"
+    assert found.coupling is None
+    assert not found.matches("token")
+    z = np.abs(found.moments.mean - exact.mean) / found.moments.standard_error
+    assert z.max() < 5.5
+    assert (np.abs(found.moments.mean - 2.0 * exact.mean) / found.moments.standard_error).max() > 5.5
+    assert "not_deterministic (FAULT)" in found.table()
+    assert found.as_dict()["mask"] is None
+    assert found.as_dict()["moments"]["standard_error"] == found.moments.standard_error.tolist()

@@ -6,7 +6,8 @@ import pytest
 import theory
 from testbed.auditing.candidates import candidates, harvested
 from testbed.auditing.loss import as_loss
-from testbed.auditing.matching import compare, evidence, search
+from testbed.auditing.matching import compare, search
+from testbed.auditing.observing import evidence
 from testbed.auditing.probes import probes
 
 TOLD = {"log_probability", "old_log_ratio"}
