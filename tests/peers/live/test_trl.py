@@ -1,5 +1,6 @@
 """TRL's own GRPOTrainer loss against the presets that bear its name."""
 
+import tempfile
 from collections import defaultdict
 from types import SimpleNamespace
 
@@ -30,7 +31,7 @@ def trl_loss(batch, **settings):
     import torch
     from trl import GRPOConfig, GRPOTrainer
 
-    args = GRPOConfig(output_dir="/tmp", use_cpu=True, bf16=False, report_to=[], **settings)
+    args = GRPOConfig(output_dir=tempfile.gettempdir(), use_cpu=True, bf16=False, report_to=[], **settings)
     trainer = object.__new__(GRPOTrainer)
     same = lambda x, *_, **__: x  # noqa: E731 - of one process, every collective gives back what it is given
     accelerator = SimpleNamespace(num_processes=1, gather=same, reduce=same, gather_for_metrics=same, device="cpu")
@@ -77,7 +78,7 @@ def rloo_loss(batch, **settings):
     import torch
     from trl import RLOOConfig, RLOOTrainer
 
-    args = RLOOConfig(output_dir="/tmp", use_cpu=True, bf16=False, report_to=[], **settings)
+    args = RLOOConfig(output_dir=tempfile.gettempdir(), use_cpu=True, bf16=False, report_to=[], **settings)
     trainer = object.__new__(RLOOTrainer)
     same = lambda x, *_, **__: x  # noqa: E731
     trainer.__dict__.update({
