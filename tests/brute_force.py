@@ -135,7 +135,7 @@ def given(process, target, behaviour, name, trajectory):
         elif name == "state_ratio":
             value = _occupancy(process, target)[t, s] / _occupancy(process, behaviour)[t, s]
         else:
-            raise NotImplementedError(name)
+            raise ValueError(f"no plain way to {name!r} is written here")
         result.append(float(value))
     return result
 

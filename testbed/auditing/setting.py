@@ -24,6 +24,9 @@ from theory.estimator import Estimator
 from theory.groups import GroupSignal
 from theory.policy import SoftmaxPolicy
 
+MOST_LOGITS = 200_000
+"""States times actions of an environment: every draw is a vector of so many scores."""
+
 
 @dataclass(frozen=True, eq=False)
 class Setting:
@@ -84,6 +87,12 @@ def setting(
         environment = environments.environment(name, **options)
     if not isinstance(environment, environments.Environment):
         raise ValueError(f"environment is {environment!r}; expected a name such as 'token_tree(depth=4)'")
+    size = environment.process.states * environment.process.actions
+    if size > MOST_LOGITS:
+        raise ValueError(
+            f"environment {environment.label!r} has {size} logits; an audit takes at most {MOST_LOGITS}: expected "
+            "fewer states or actions"
+        )
     made = _signal(signal)
     batch = 0 if batch is None else checks.whole_number("batch", batch, 1, "trajectories")
     group = made.size if isinstance(made, GroupSignal) else 0

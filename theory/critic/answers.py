@@ -15,7 +15,7 @@ from theory.critic.rounding import settled_variance
 from theory.critic.steps import Setting, Step, conditional_moments, trajectory_values
 from theory.engines.enumeration import count_trajectories, enumerate_blocks
 from theory.engines.problem import EngineRefusal
-from theory.engines.sampling import Sampled, sample_block
+from theory.engines.sampling import Sampled, moments_of_draws, sample_block
 
 Array = NDArray[np.float64]
 
@@ -112,34 +112,23 @@ def by_sampling(asked: Asked, draws: int, seed: int, outer: bool) -> Sampled:
     x, P, rng = asked.setting, asked.setting.target.parameter_count, np.random.default_rng(seed)
     if outer:
         refuse_large_covariance(1, P)
-    total, squares = np.zeros(P), np.zeros(P)
-    norms: list[Array] = []
-    matrix = np.zeros((P, P)) if outer else None
     rows = max(2, _BLOCK_NUMBERS // max(P, x.process.horizon))
     chance = x.process.initial / x.process.initial.sum()
-    centre = np.zeros(P)
-    with np.errstate(over="ignore", invalid="ignore"):
+
+    def blocks() -> Iterator[Array]:
         for first in range(0, draws, rows):
             start = rng.choice(x.process.states, size=min(rows, draws - first), p=chance)
-            g = trajectory_values(x.walk, sample_block(x.walk, start, rng), asked.steps(), P)
-            # The mean of the first block stands in for the mean: to first order the spread of |g - centre|^2 is that
-            # of |g - mean|^2, whose average is the variance. The truth would not do where a method is biased.
-            if not norms:
-                centre = g.mean(axis=0)
-            g -= centre
-            total += g.sum(axis=0)
-            squares += (g**2).sum(axis=0)
-            norms.append((g**2).sum(axis=1))
-            if matrix is not None:
-                matrix += g.T @ g
-        off = total / draws
-        spread = np.maximum(squares / draws - off**2, 0.0) * draws / (draws - 1)
-        if matrix is not None:
-            matrix = (matrix / draws - np.outer(off, off)) * draws / (draws - 1)
-        spread = np.where(np.isfinite(spread), spread, np.inf)
-        error = finite_or_inf(float(np.concatenate(norms).std(ddof=1) / np.sqrt(draws)))
-    _refuse_infinite(centre + off)
-    return Sampled(centre + off, np.sqrt(spread / draws), float(spread.sum()), error, readable(matrix), draws)
+            yield trajectory_values(x.walk, sample_block(x.walk, start, rng), asked.steps(), P)
+
+    with np.errstate(over="ignore", invalid="ignore"):
+        s = moments_of_draws(blocks(), draws, outer)
+    _refuse_infinite(s.mean)
+    return s._replace(
+        standard_error=np.where(np.isfinite(s.standard_error), s.standard_error, np.inf),
+        variance=finite_or_inf(s.variance),
+        variance_standard_error=finite_or_inf(s.variance_standard_error),
+        covariance=readable(s.covariance),
+    )
 
 
 def _refuse_infinite(mean: Array) -> None:

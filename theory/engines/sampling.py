@@ -61,15 +61,19 @@ def sampling(
     """Sample moments of `estimator` over about `trajectories` trajectories, in whole draws."""
     per_draw = estimator.trajectories_per_draw
     draws = max(2, -(-trajectories // per_draw))
-    P = problem.target.parameter_count
-    total, squares = np.zeros(P), np.zeros(P)
-    norms: list[Array] = []
-    outer = np.zeros((P, P)) if covariance else None
-    blocks = _draws(problem, estimator, draws, np.random.default_rng(seed))
+    return moments_of_draws(_draws(problem, estimator, draws, np.random.default_rng(seed)), draws, covariance)
+
+
+def moments_of_draws(blocks: Iterator[Array], draws: int, covariance: bool) -> Sampled:
+    """Sample moments of so many draws, which come in blocks (n, P)."""
     pilot = _first(blocks, min(draws, _PILOT))
     # All sums are of g - centre, the mean of the first draws: variances do not cancel, and the spread of
     # |g - centre|^2 is that of |g - mean|^2, whose average is the variance, to first order.
     centre = pilot.mean(axis=0)
+    P = centre.size
+    total, squares = np.zeros(P), np.zeros(P)
+    norms: list[Array] = []
+    outer = np.zeros((P, P)) if covariance else None
     for g in chain([pilot], blocks):
         g -= centre
         total += g.sum(axis=0)

@@ -14,7 +14,7 @@ from theory.estimator import Estimator
 from theory.groups import GroupSignal
 from theory.signals import Signal
 from theory.weights.registry import FAMILIES, Weight, weight
-from theory.weights.tokens import _check_like, _constant, _library
+from theory.weights.tokens import check_like, constant_of, library_of
 
 ANCHORS = {
     "none": "nothing: there is no ratio",
@@ -83,16 +83,16 @@ class Preset:
         Raises:
             ValueError: log-probabilities that the anchor needs are missing, or arrays of another library or shape.
         """
-        xp = _library("logp", logp)
-        _check_like("mask", mask, xp, logp)
+        xp = library_of("logp", logp)
+        check_like("mask", mask, xp, logp)
         needed = {"none": (), "old": ("old_logp",), "rollout": ("rollout_logp",)}
         values = {"logp": logp, "old_logp": old_logp, "rollout_logp": rollout_logp}
         counted: dict[str, Any] = {}
         for name in ("logp", *needed.get(self.anchor, ("old_logp", "rollout_logp"))):
             if values[name] is None:
                 raise ValueError(f"preset {self.name!r} takes its ratio against {self.anchor}; expected {name}=...")
-            _check_like(name, values[name], xp, logp)
-            counted[name] = xp.where(mask != 0, _constant(values[name]), xp.zeros_like(_constant(logp)))
+            check_like(name, values[name], xp, logp)
+            counted[name] = xp.where(mask != 0, constant_of(values[name]), xp.zeros_like(constant_of(logp)))
         against = {"none": "logp", "old": "old_logp"}.get(self.anchor, "rollout_logp")
         found = {"log_ratio": counted["logp"] - counted[against]}
         if "old_log_ratio" in self.weight.needs:
@@ -129,9 +129,9 @@ class Preset:
         found = self.log_ratios(logp, mask, old_logp, rollout_logp)
         log_ratio = found.pop("log_ratio")
         xp = array_api_compat.array_namespace(log_ratio)
-        _check_like("advantages", advantages, xp, logp)
+        check_like("advantages", advantages, xp, logp)
         c = self.weight.coefficients(log_ratio, mask, advantages, **found)
-        signs = xp.where(mask != 0, xp.astype(_constant(advantages), c.dtype, copy=False), xp.zeros_like(c))
+        signs = xp.where(mask != 0, xp.astype(constant_of(advantages), c.dtype, copy=False), xp.zeros_like(c))
         return -c * signs * token_shares(self.reduction, mask, like=c, width=width, empty_count=self.empty_count)
 
     def with_options(self, *, group_size: int | None = None, **options: Any) -> Preset:

@@ -108,8 +108,8 @@ def tokens_of(
     name: str,
 ) -> Tokens:
     """Check the arrays of a batch and put neutral values where they are masked."""
-    xp = _library("log_ratio", log_ratio)
-    log_ratio = _constant(log_ratio)
+    xp = library_of("log_ratio", log_ratio)
+    log_ratio = constant_of(log_ratio)
     if log_ratio.ndim != 2:
         raise ValueError(f"log_ratio has shape {tuple(log_ratio.shape)}; expected (N, T)")
     # A weight of whole numbers would be rounded to whole numbers.
@@ -126,8 +126,8 @@ def tokens_of(
         raise ValueError(f"batch is {batch}; expected a divisor of the {rows} sequences")
 
     def numbers(called: str, array: Any) -> Any:
-        _check_like(called, array, xp, log_ratio)
-        return xp.where(counted, xp.astype(_constant(array), log_ratio.dtype, copy=False), zeros)
+        check_like(called, array, xp, log_ratio)
+        return xp.where(counted, xp.astype(constant_of(array), log_ratio.dtype, copy=False), zeros)
 
     beside = {called: numbers(called, array) for called, array in given.items()}
     beside = {called: _within_range(xp, called, array) for called, array in beside.items()}
@@ -158,13 +158,13 @@ def _within_range(xp: Any, called: str, array: Any) -> Any:
 def _mask_of(xp: Any, log_ratio: Any, mask: Any) -> Any:
     if mask is None:
         return xp.ones_like(log_ratio, dtype=xp.bool)
-    _check_like("mask", mask, xp, log_ratio)
+    check_like("mask", mask, xp, log_ratio)
     if bool(xp.any(mask != mask)):
         raise ValueError("mask contains NaN; expected true or non-zero where a token counts, false or zero elsewhere")
     return mask != 0
 
 
-def _library(name: str, array: Any) -> Any:
+def library_of(name: str, array: Any) -> Any:
     """The array namespace of an argument."""
     try:
         return array_api_compat.array_namespace(array)
@@ -175,9 +175,9 @@ def _library(name: str, array: Any) -> Any:
         ) from why
 
 
-def _check_like(name: str, array: Any, xp: Any, log_ratio: Any) -> None:
+def check_like(name: str, array: Any, xp: Any, log_ratio: Any) -> None:
     """Raise unless the array is of the library and the shape of log_ratio, and of real numbers."""
-    if _library(name, array) is not xp:
+    if library_of(name, array) is not xp:
         raise ValueError(
             f"{name} is of type {_type_name(array)} and log_ratio of type {_type_name(log_ratio)}; expected both of "
             "one array library"
@@ -192,6 +192,6 @@ def _type_name(array: Any) -> str:
     return f"{type(array).__module__.split('.')[0]}.{type(array).__name__}"
 
 
-def _constant(array: Any) -> Any:
+def constant_of(array: Any) -> Any:
     """Without autograd history: a weight is a constant of the surrogate."""
     return array.detach() if array_api_compat.is_torch_array(array) else array
