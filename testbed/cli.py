@@ -159,6 +159,43 @@ def audit(
     raise typer.Exit(audit_command(loss, option or [], expect, reduction, as_json=json, **where))
 
 
+@app.command()
+def train(
+    file: Annotated[
+        Path | None, typer.Argument(metavar="FILE", help="Settings as TOML.", show_default="the defaults")
+    ] = None,
+    weight: Annotated[str | None, typer.Option("--weight", metavar="NAME", show_default="ppo_clip")] = None,
+    signal: Annotated[str | None, typer.Option("--signal", metavar="NAME", show_default="group(size=8)")] = None,
+    staleness: Annotated[
+        int | None, typer.Option("--staleness", metavar="K", help="Age of rollouts, in updates.", show_default="0")
+    ] = None,
+    steps: Annotated[int | None, typer.Option("--steps", metavar="N", help="Updates.", show_default="300")] = None,
+    learning_rate: Annotated[float | None, typer.Option("--learning-rate", metavar="X", show_default="3e-4")] = None,
+    seed: Annotated[int | None, typer.Option("--seed", metavar="N", show_default="0")] = None,
+    setting: Annotated[
+        list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help="Any other setting: task.digits=1.")
+    ] = None,
+    exact: Annotated[bool, typer.Option("--exact", help="Bias, variance and cosine of the estimator.")] = False,
+    device: Annotated[str, typer.Option("--device", metavar="NAME", help="cpu or cuda.")] = "cpu",
+    out: Annotated[Path | None, typer.Option("--out", metavar="FOLDER", show_default="results/train/...")] = None,
+    json: Json = False,
+) -> None:
+    """Train a tiny transformer on arithmetic with stale rollouts.
+
+    Any estimator, evaluated exactly along the way: names take options, such as
+    --weight "minpro(clip=(0.8, 1.28))". With --exact all answers to some prompts
+    are enumerated, and the table says what the estimator really does to this
+    network. The same command goes on where a killed run was. Needs PyTorch.
+    """
+    from testbed.arithmetic.training.command import train_command
+
+    chosen = {
+        "weight": weight, "signal": signal, "staleness": staleness, "steps": steps, "learning_rate": learning_rate,
+        "seed": seed,
+    }  # fmt: skip
+    raise typer.Exit(train_command(file, chosen, setting or [], out, exact=exact, device=device, as_json=json))
+
+
 def main() -> None:
     """Console entry: every mistake of the user becomes one sentence on standard error and exit status 2."""
     try:

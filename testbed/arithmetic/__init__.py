@@ -25,7 +25,28 @@ from testbed.arithmetic.rollout import Rollout, sample_answers
 from testbed.arithmetic.sampling import Sampler, behaviour_log_probs, behaviour_parameters, chosen
 from testbed.arithmetic.splitting import Split, split
 from testbed.arithmetic.task import ArithmeticTask, all_prompts, operands_of, prompts_of, right_answers
+from testbed.arithmetic.training import (
+    BatchGradient,
+    Behaviour,
+    Training,
+    TrainingRun,
+    batch_gradient,
+    read_run,
+    train,
+)
 from testbed.arithmetic.tree import AnswerTree, answer_tree
+from testbed.arithmetic.trees import (
+    TreeDivergences,
+    TreeValues,
+    prefix_states,
+    tree_divergences,
+    tree_entropy,
+    tree_log_probs,
+    tree_logits,
+    tree_rewards,
+    tree_values,
+    tree_visits,
+)
 from testbed.arithmetic.verifier import parsed, rewards
 from testbed.arithmetic.vocabulary import ANSWER_TOKENS, END, SYMBOLS, decode, encode
 from testbed.arithmetic.warmup import Accuracy, BaseModel, WarmUp, accuracy, right_answer_log_probs, warm_up
@@ -38,6 +59,8 @@ __all__ = [
     "AnswerTree",
     "ArithmeticTask",
     "BaseModel",
+    "BatchGradient",
+    "Behaviour",
     "Evaluation",
     "FlopCount",
     "ModelConfig",
@@ -45,12 +68,17 @@ __all__ = [
     "Rollout",
     "Sampler",
     "Split",
+    "Training",
+    "TrainingRun",
+    "TreeDivergences",
+    "TreeValues",
     "WarmUp",
     "accuracy",
     "all_prompts",
     "answer_logits",
     "answer_tree",
     "base_model",
+    "batch_gradient",
     "behaviour_log_probs",
     "behaviour_parameters",
     "cache_folder",
@@ -71,12 +99,22 @@ __all__ = [
     "parameter_count",
     "parsed",
     "prefill",
+    "prefix_states",
     "prompts_of",
+    "read_run",
     "rewards",
     "right_answer_log_probs",
     "right_answers",
     "sample_answers",
     "split",
+    "train",
+    "tree_divergences",
+    "tree_entropy",
+    "tree_log_probs",
+    "tree_logits",
+    "tree_rewards",
+    "tree_values",
+    "tree_visits",
     "unpack",
     "warm_up",
 ]

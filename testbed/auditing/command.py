@@ -9,7 +9,7 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-from testbed.auditing import spelling
+from testbed import spelling
 from testbed.auditing.record import Audit
 from testbed.auditing.running import audit
 

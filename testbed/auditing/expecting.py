@@ -5,7 +5,8 @@ from __future__ import annotations
 import difflib
 
 import theory
-from testbed.auditing import reductions, spelling
+from testbed import spelling
+from testbed.auditing import reductions
 from testbed.auditing.batch import Array, Batch
 from testbed.auditing.findings import finding
 from testbed.auditing.matching import Candidate, Match, coefficients, compare, equal_to

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
-from testbed.auditing import spelling
+from testbed import spelling
 from testbed.auditing.decomposing import causes, in_theory
 from testbed.auditing.examining import examined
 from testbed.auditing.expectation import expected

@@ -10,8 +10,7 @@ import numpy as np
 
 import theory
 from testbed import drift as drifts
-from testbed import environments
-from testbed.auditing import spelling
+from testbed import environments, spelling
 from testbed.auditing.batch import Array, Batch
 from testbed.auditing.loss import Loss
 from testbed.drifting.registry import KINDS
@@ -93,7 +92,7 @@ def setting(
             f"environment {environment.label!r} has {size} logits; an audit takes at most {MOST_LOGITS}: expected "
             "fewer states or actions"
         )
-    made = _signal(signal)
+    made = spelling.signal(signal)
     batch = 0 if batch is None else checks.whole_number("batch", batch, 1, "trajectories")
     group = made.size if isinstance(made, GroupSignal) else 0
     if batch and group and batch != group:
@@ -106,17 +105,6 @@ def setting(
     label = f"{environment.label}, {drifted}{missing}, signal {made.label}"
     per_draw = batch or group or (2 if coupled else 1)
     return Setting(label, environment.process, target, behaviour, old, made, per_draw, lost)
-
-
-def _signal(signal: Any) -> theory.Signal | GroupSignal:
-    if isinstance(signal, (theory.Signal, GroupSignal)):
-        return signal
-    name, options = spelling.call(signal, "group(size=4)")
-    checks.known_name("signal", name, [*theory.signal_cards(), "group"])
-    try:
-        return theory.group(**options) if name == "group" else theory.signal(name, **options)
-    except TypeError as why:
-        raise ValueError(f"signal is {signal!r}: {why}; expected one such as group(size=4)") from why
 
 
 def _policies(

@@ -9,7 +9,7 @@ import pytest
 
 import testbed
 import theory
-from testbed.auditing import spelling
+from testbed import spelling
 from testbed.cli import main
 
 EXAMPLES = "testbed.auditing.examples"

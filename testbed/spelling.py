@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import theory
+from theory import checks
 
 
 def literal(text: str) -> Any:
@@ -45,6 +46,32 @@ def call(text: str, such_as: str = "ppo_clip(clip=(0.8, 1.28))") -> tuple[str, d
         raise ValueError(f"{text!r} is no name with options; expected one such as {such_as}") from None
 
 
+def weight(text: str) -> theory.Weight:
+    """A weight with its options, such as `minpro(clip=(0.8, 1.28))`."""
+    name, given = call(text, "minpro(clip=(0.8, 1.28))")
+    return theory.weight(name, **given)
+
+
+def signal(text: Any) -> theory.Signal | theory.GroupSignal:
+    """A signal with its options, such as `outcome(baseline=0.5)` or `group(size=8)`; a made one stays as it is."""
+    if isinstance(text, (theory.Signal, theory.GroupSignal)):
+        return text
+    name, given = call(text, "group(size=4)")
+    checks.known_name("signal", name, [*theory.signal_cards(), "group"])
+    try:
+        return theory.group(**given) if name == "group" else theory.signal(name, **given)
+    except TypeError as why:
+        raise ValueError(f"signal is {text!r}: {why}; expected one such as group(size=4)") from why
+
+
+def reduction(text: str) -> theory.Reduction:
+    """A reduction with its batch, such as `token_mean(batch=8)`."""
+    name, given = call(text, "token_mean(batch=8)")
+    for option in given:
+        checks.known_name("option", option, ("batch",), of=f"reduction {name!r}")
+    return theory.reduction(name, **given)
+
+
 def options(pairs: Sequence[str]) -> dict[str, Any]:
     """`name=value`, each a Python literal."""
     result = {}
@@ -76,9 +103,7 @@ def function_at(path: str) -> Callable[..., Any]:
     known = [n for n, value in vars(found).items() if getattr(value, "__module__", "") == found.__name__]
     for part in name.split("."):
         if not hasattr(found, part):
-            from theory.checks import known_name
-
-            known_name("function", name, known or ["none"], of=f"module {module_name!r}")
+            checks.known_name("function", name, known or ["none"], of=f"module {module_name!r}")
         found = getattr(found, part)
     if not callable(found):
         raise ValueError(f"{path!r} is a {type(found).__name__}; expected a function")
