@@ -133,7 +133,7 @@ def _print(run: TrainingRun) -> None:
     say.append("reward, pass@k: exact on held-out prompts. Entropy, KL: nats per token. ESS: of sequence ratios.")
     if "cosine" in shown:
         say.append(
-            "bias, cosine, step, std: exact, of one draw of the estimator beside the true gradient, on training prompts."
+            "bias, cosine, step, std: exact, of one draw of the estimator, against the gradient on training prompts."
         )
     if run.collapsed_at is None:
         say.append("The run has not collapsed.")

@@ -51,7 +51,7 @@ def columns(settings: Training) -> dict[str, str]:
         "ceiling_fraction": "share of tokens whose weight, before the clip, is above the clip's upper bound",
         **{f"floor_{t + 1}": f"floor_fraction of the tokens at position {t + 1} of the answer" for t in range(T)},
         "gradient_norm": "length of the gradient, before it is shortened",
-        "expected_reward": "exact, on held-out prompts",
+        "expected_reward": "exact, on held-out prompts; with credit per digit on those of the trees",
         "accuracy": "exact probability of the right answer on held-out prompts: pass@1",
         "greedy_accuracy": "share of held-out prompts that greedy decoding answers right",
         **{f"pass_at_{k}": f"exact probability that one of {k} answers is right" for k in PASS_AT},
@@ -92,24 +92,32 @@ class Monitor:
         with torch.no_grad():
             log_prob, greedy = right_answer_log_probs(config, theta, self.held_out, self._right)
             right = log_prob.double().exp().clamp(max=1.0)
-            pi = tree_log_probs(config, theta, task, self.trees)
-            mu = tree_log_probs(config, behaviour.theta, task, self.trees, behaviour.sampler)
-            accuracy = float(right.mean())
-            # Answers that are wrong but earn something have to be summed over.
-            credit = task.per_digit_credit
-            earned = tree_values(task, tree_rewards(task, self.trees), pi).expected_reward if credit else right
-            entropy, tokens = tree_entropy(task, pi)
-            apart = tree_divergences(task, pi, mu)
-        return {
-            "expected_reward": float(earned.mean()),
-            "accuracy": accuracy,
+            trees = self._trees(theta, behaviour) if len(self.trees) else {}
+        row = {
+            "accuracy": float(right.mean()),
             "greedy_accuracy": float(greedy.double().mean()),
             **{f"pass_at_{k}": float((1.0 - (1.0 - right) ** k).mean()) for k in PASS_AT},
+        }
+        # Where only the right answer earns something, that is all.
+        return row | ({} if task.per_digit_credit else {"expected_reward": row["accuracy"]}) | trees
+
+    def _trees(self, theta: Tensor, behaviour: Behaviour) -> Row:
+        """What has to be summed over all answers."""
+        task, config = self.settings.task, self.settings.config
+        pi = tree_log_probs(config, theta, task, self.trees)
+        mu = tree_log_probs(config, behaviour.theta, task, self.trees, behaviour.sampler)
+        entropy, tokens = tree_entropy(task, pi)
+        apart = tree_divergences(task, pi, mu)
+        row = {
             "entropy": float(entropy.sum() / tokens.sum()),
             "kl_behaviour_policy": float(apart.kl_behaviour_policy.sum() / apart.tokens_behaviour.sum()),
             "kl_policy_behaviour": float(apart.kl_policy_behaviour.sum() / apart.tokens_policy.sum()),
             "ess": float(apart.ess.mean()),
         }
+        if task.per_digit_credit:
+            earned = tree_values(task, tree_rewards(task, self.trees), pi).expected_reward
+            row["expected_reward"] = float(earned.mean())
+        return row
 
     def estimator(self, theta: Tensor, behaviour: Behaviour) -> Row:
         """Exact bias, and variance where asked for, of the estimator in use."""

@@ -178,12 +178,13 @@ def _update(settings: Training, state: State, prompts: Tensor, behaviour: Behavi
 
 def _look(settings: Training, state: State, row: Row) -> None:
     """See whether the policy has collapsed, where it was evaluated."""
-    if state.collapsed_at is not None or "expected_reward" not in row:
+    if state.collapsed_at is not None or "accuracy" not in row:
         return
-    least = settings.collapse_reward * state.rows[0]["expected_reward"]
-    if row["expected_reward"] < least:
-        _collapse(state, f"expected reward {row['expected_reward']:.3g} is below {least:.3g}")
-    elif row["entropy"] < settings.collapse_entropy and row["expected_reward"] < _SOLVED:
+    name = "expected_reward" if "expected_reward" in row else "accuracy"
+    now, least = row[name], settings.collapse_reward * state.rows[0][name]
+    if now < least:
+        _collapse(state, f"{name.replace('_', ' ')} {now:.3g} is below {least:.3g}")
+    elif row.get("entropy", math.inf) < settings.collapse_entropy and now < _SOLVED:
         _collapse(state, f"entropy {row['entropy']:.3g} nats per token is below {settings.collapse_entropy:g}")
 
 

@@ -64,7 +64,8 @@ class Training:
     evaluation_prompts: int = 256
     """Held-out prompts of an evaluation, the same each time."""
     tree_prompts: int = 4
-    """How many of them have the tree of all answers evaluated, for entropy, divergences and effective sample size."""
+    """How many of them have the tree of all answers evaluated, for entropy, divergences and effective sample size; 0
+    where answers are too long for that."""
     exact_every: int = 0
     """Updates between exact moments of the estimator; 0 for never."""
     exact_prompts: int = 4
@@ -72,7 +73,8 @@ class Training:
     exact_variance: bool = False
     """Also the exact variance, seconds per prompt."""
     collapse_reward: float = 0.5
-    """Share of the expected reward at the start below which a run counts as collapsed."""
+    """Share of the expected reward at the start below which a run counts as collapsed; of the accuracy, where the
+    former is not known."""
     collapse_entropy: float = 1e-4
     """Nats per token below which it does, unless the policy earns over 0.95."""
     width: int = 64
@@ -137,8 +139,8 @@ class Training:
 
 
 _WHOLE = {
-    **dict.fromkeys(("staleness", "old_staleness", "learning_rate_warmup", "seed", "exact_every"), 0),
-    **dict.fromkeys(("steps", "prompts", "answers", "evaluate_every", "evaluation_prompts", "tree_prompts"), 1),
+    **dict.fromkeys(("staleness", "old_staleness", "learning_rate_warmup", "seed", "tree_prompts", "exact_every"), 0),
+    **dict.fromkeys(("steps", "prompts", "answers", "evaluate_every", "evaluation_prompts"), 1),
     **dict.fromkeys(("exact_prompts", "width", "layers"), 1),
 }
 

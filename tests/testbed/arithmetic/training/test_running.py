@@ -263,3 +263,23 @@ def test_clips_and_floors_are_counted():
     assert row["zero_fraction"] == 0.0
     assert (row["gradient_norm"], row["reward"], row["length"]) == (5.0, 0.5, 2.5)
     assert (row["ratio_min"], row["ratio_q50"], row["ratio_max"]) == pytest.approx((0.5, 1.0, 3.0))
+
+
+def test_with_credit_per_digit_wrong_answers_earn_something_too():
+    task = replace(TASK, per_digit_credit=True, slack=1)
+    settings = replace(SMALL, task=task, steps=2, evaluate_every=1, tree_prompts=8)
+    run = train(settings)
+    trees = evaluate(settings.config, run.theta, task, Monitor(settings, torch.device("cpu")).trees)
+    assert run.log["expected_reward"][-1] == pytest.approx(trees.expected_reward, rel=1e-5)
+    assert run.log["expected_reward"][-1] > run.log["accuracy"][-1]
+
+
+def test_answers_too_long_for_trees_are_trained_on_all_the_same():
+    settings = replace(SMALL, task=replace(TASK, per_digit_credit=True, slack=6), tree_prompts=0, steps=4)
+    run = train(settings)
+    assert np.isnan(run.log["entropy"]).all()
+    assert np.isnan(run.log["expected_reward"]).all()
+    assert not np.isnan(run.log["accuracy"][[0, 4]]).any()
+    # Negative control: with trees it is refused, in a sentence.
+    with pytest.raises(ValueError, match="prefixes; expected at most"):
+        train(replace(settings, tree_prompts=1))
