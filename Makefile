@@ -50,7 +50,7 @@ test-peer-%: .venv-%/.peer
 		$(if $(filter verl,$*),-c tests/peers/live/constraints-verl.txt) -e '.[torch,$*]' pytest hypothesis
 	@touch $@
 
-bench: $(VENV)/.core ## Speed of the engines, each beside its plain twin
+bench: $(VENV)/.test ## Speed of the engines and of a training step, beside twins, TRL and the arithmetic floor
 	$(BIN)/python -m benchmarks
 
 clean: ## Remove the environment and caches; results stay

@@ -17,13 +17,14 @@ class Row:
     measured: float
     unit: str
     target: float
+    """NaN for a part of what has one."""
     higher_is_better: bool = False
     seconds: Seconds | None = None
     """The times behind it."""
     twin: float = float("nan")
-    """The plain twin, in the same unit."""
+    """What it is compared with, in the same unit: the plain twin where nothing else is said."""
     twin_note: str = ""
-    """On what the twin was timed, where it was not the whole problem."""
+    """What the twin is, or on what it was timed, where it was not the whole problem."""
     floor: float = float("nan")
     """The arithmetic floor, in the same unit."""
     operations: float = float("nan")
@@ -46,22 +47,25 @@ class Row:
 
     def as_data(self) -> dict[str, object]:
         """For JSON; what was not measured is null."""
-        derived = {"met": self.met, "twin_ratio": self.twin_ratio, "floor_ratio": self.floor_ratio}
+        asked = self.target == self.target
+        derived = {"met": self.met if asked else None, "twin_ratio": self.twin_ratio, "floor_ratio": self.floor_ratio}
         values = {**vars(self), **derived, "seconds": self.seconds and self.seconds._asdict()}
         return {name: None if value != value else value for name, value in values.items()}
 
 
-HEADINGS = ("", "measured", "target", "", "plain twin", "faster by", "floor", "above it by")
+HEADINGS = ("", "measured", "target", "", "twin", "faster by", "floor", "above it by")
 
 
 def table(rows: Sequence[Row], *, judged: bool = True) -> str:
     """The rows as aligned text, and under it on what each was measured."""
     cells = [HEADINGS]
     for row in rows:
-        verdict = ("met" if row.met else "missed") if judged else "-"
+        asked = row.target == row.target
+        verdict = ("met" if row.met else "missed") if judged and asked else "-"
         sign = ">=" if row.higher_is_better else "<="
+        target = f"{sign} {_number(row.target, row.unit)}" if asked else "-"
         cells.append((
-            row.name, _number(row.measured, row.unit), f"{sign} {_number(row.target, row.unit)}", verdict,
+            row.name, _number(row.measured, row.unit), target, verdict,
             _number(row.twin, row.unit), _times(row.twin_ratio), _number(row.floor, row.unit), _times(row.floor_ratio),
         ))  # fmt: skip
     widths = [max(len(line[i]) for line in cells) for i in range(len(HEADINGS))]

@@ -7,7 +7,7 @@ import resource
 import statistics
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -34,13 +34,18 @@ def clock(function: Callable[[], Any], runs: int) -> Seconds:
     """Time a function, after one run that is not counted where there is more than one."""
     if runs > 1:
         function()
-    times, walls = [], []
+    times = []
     for _ in range(runs):
         wall, start = time.perf_counter(), time.process_time()
         function()
-        times.append(time.process_time() - start)
-        walls.append(time.perf_counter() - wall)
-    return Seconds(min(times), statistics.median(times), min(walls), runs)
+        times.append((time.process_time() - start, time.perf_counter() - wall))
+    return seconds_of(times)
+
+
+def seconds_of(times: Sequence[tuple[float, float]]) -> Seconds:
+    """What runs took, of (processor time, wall clock) of each."""
+    processor, walls = zip(*times, strict=True)
+    return Seconds(min(processor), statistics.median(processor), min(walls), len(times))
 
 
 def peak_memory() -> float:
@@ -57,9 +62,11 @@ def peak_memory() -> float:
     return float(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit)
 
 
-def matmul_rate(left: tuple[int, ...], right: tuple[int, ...], runs: int = 5) -> float:
+def matmul_rate(
+    left: tuple[int, ...], right: tuple[int, ...], runs: int = 5, dtype: type[np.floating[Any]] = np.float64
+) -> float:
     """Floating-point operations per second of np.matmul on arrays of these shapes, 2 m n k each."""
-    a, b = np.ones(left), np.ones(right)
+    a, b = np.ones(left, dtype), np.ones(right, dtype)
     operations = 2.0 * np.prod(left[:-2]) * left[-2] * left[-1] * right[-1]
     repeats = max(1, int(2e7 / operations))
     out = np.matmul(a, b)

@@ -1,6 +1,7 @@
 """The benchmarks' plain twins give the engines' numbers; floors and tables say what they claim."""
 
 import json
+import math
 import subprocess
 import sys
 
@@ -9,7 +10,7 @@ import pytest
 
 import theory
 from benchmarks import __main__ as command
-from benchmarks import draws, floors, report, timing, twins
+from benchmarks import draws, floors, report, timing, training, twins
 from benchmarks.problems import Problem, long_horizon, million_trajectories, problem
 
 MINPRO = theory.Estimator(weight="minpro", signal="target_advantage")
@@ -107,13 +108,44 @@ def test_rows_are_judged_in_their_own_direction():
     assert report.Row("c", "p", 1.0, "GB", 2.0).as_data()["twin"] is None
 
 
+def test_a_part_without_a_target_is_not_judged():
+    part = report.Row("d", "p", 1.0, "s", math.nan)
+    assert part.as_data()["met"] is None
+    assert "missed" not in report.table([part])
+    assert "missed" in report.table([report.Row("d", "p", 1.0, "s", 0.5)])
+
+
+def test_the_training_step_that_is_timed_learns():
+    """It has the size of the target, and Adam's first step moves theta by the learning rate."""
+    # Of random answers hardly any is right, and a group of wrong ones has no gradient.
+    settings = training.Training(training.TASK, signal="outcome(baseline=0.5)")
+    assert (settings.prompts * settings.answers, settings.layers, settings.width) == (64, 2, 64)
+    assert (settings.task.prompt_length, settings.task.maximum_length) == (6, 8)
+    state = training.start(settings, training.initial_parameters(settings.config, 0))
+    before = state.leaf.detach().clone()
+    clocks, rollout = training.step(settings, state)
+    assert clocks == sorted(clocks)
+    assert rollout.mask.shape == (64, 8)
+    assert float((state.leaf.detach() - before).abs().max()) == pytest.approx(settings.learning_rate, rel=0.01)
+
+
 def test_quick_run_as_json(capsys):
     assert command.main(["--quick", "--json"]) == 0
     data = json.loads(capsys.readouterr().out)
     assert data["quick"]
-    assert len(data["rows"]) == 6
+    assert len(data["rows"]) == 11
     for row in data["rows"]:
         assert row["measured"] > 0.0
-    timed = [row for row in data["rows"] if row["twin"] is not None]
+    timed = [row for row in data["rows"] if row["twin"] is not None and "TRL" not in row["twin_note"]]
     assert len(timed) == 4
     assert all(row["floor"] > 0.0 and row["operations"] > 0.0 and row["seconds"]["best"] > 0.0 for row in timed)
+
+
+def test_parts_are_chosen_by_name(capsys):
+    assert command.main(["training", "--quick", "--json"]) == 0
+    names = [row["name"] for row in json.loads(capsys.readouterr().out)["rows"]]
+    assert names[0] == "training step"
+    assert len(names) == 5
+    with pytest.raises(SystemExit):
+        command.main(["trainin"])
+    assert "'trainin' is no part; expected tree, horizon, draws, training" in capsys.readouterr().err

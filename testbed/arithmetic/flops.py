@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from testbed.arithmetic.model import ModelConfig
+from testbed.arithmetic.model import ModelConfig, together
 
 
 @dataclass(frozen=True)
@@ -27,8 +27,9 @@ class FlopCount:
 def flop_count(config: ModelConfig, batch: int, prompt: int, answer: int, per_prompt: int = 1) -> FlopCount:
     """Operations of one step: sampling, log-probabilities of what was sampled, and their gradient.
 
-    Each prompt is computed once, its last layer only where it is read; answers are decoded to their full length. The
-    backward pass is twice the forward pass: one product for the inputs and one for the weights.
+    As `answer_logits` and `decode_step` do it: up to 8 answers to a prompt share a sequence, in which scores of rows
+    that do not see each other are computed too; answers are decoded to their full length. The backward pass is twice
+    the forward pass: one product for the inputs and one for the weights.
 
     Args:
         config: sizes of the network.
@@ -37,17 +38,20 @@ def flop_count(config: ModelConfig, batch: int, prompt: int, answer: int, per_pr
         answer: T, tokens of an answer.
         per_prompt: G, answers to each prompt; divides N.
     """
-    prompts, w = batch // per_prompt, config.width
-    head = 2 * w * config.outputs
-    read = _block(config, prompts * prompt, prompts * prompt, prompt) * (config.layers - 1)
-    read += _block(config, prompts * prompt, prompts, prompt) + prompts * head
-    fed = batch * (answer - 1)
-    decoded = sum(_block(config, batch, batch, prompt + t) for t in range(1, answer)) * config.layers + fed * head
-    forward = read + _block(config, fed, fed, prompt + answer - 1) * config.layers + fed * head
-    return FlopCount(read + decoded, forward, 2 * forward)
+    g, head = together(per_prompt), 2 * config.width * config.outputs
+    prompts, sequences, answered = batch // per_prompt, batch // g, g * (answer - 1)
+    read = prompts * (_layers(config, prompt, 1) + head)
+    decoded = sum(_block(config, g, g, prompt + g * t) for t in range(1, answer)) * config.layers + answered * head
+    forward = sequences * (_layers(config, prompt + answered, 1 + answered) + (1 + answered) * head)
+    return FlopCount(read + sequences * decoded, forward, 2 * forward)
+
+
+def _layers(config: ModelConfig, rows: int, wanted: int) -> int:
+    """All layers of one sequence; after the last one's keys and values only the wanted rows go on."""
+    return (config.layers - 1) * _block(config, rows, rows, rows) + _block(config, rows, wanted, rows)
 
 
 def _block(config: ModelConfig, rows: int, wanted: int, seen: int) -> int:
-    """Of one layer: keys and values of all rows, the rest of the wanted ones, each of which attends to `seen` rows."""
+    """One layer: queries, keys and values of all rows, the rest of the wanted ones with `seen` rows to attend to."""
     w = config.width
-    return rows * 4 * w * w + wanted * (4 * w * w + 4 * config.expansion * w * w + 4 * w * seen)
+    return rows * 6 * w * w + wanted * (2 * w * w + 4 * config.expansion * w * w + 4 * w * seen)

@@ -5,7 +5,8 @@ and vmap apply to the functions as they are. Pre-norm (Xiong et al. 2020, arXiv:
 squared ReLU (So et al. 2021, arXiv:2109.08668: cheap, and smooth enough that finite differences converge), no biases.
 
 Shapes: M prompts of L tokens, G answers to each (N = M G rows, those of one prompt adjacent) of up to T tokens,
-H heads of width d, V outputs. Computation is in the dtype of theta.
+H heads of width d, V outputs. g of a prompt's answers go through the network as one sequence behind it, so that there
+are B = N / g sequences. Computation is in the dtype of theta.
 """
 
 from __future__ import annotations
@@ -21,6 +22,10 @@ from torch.nn import functional
 from testbed.arithmetic.task import ArithmeticTask
 from testbed.arithmetic.vocabulary import ANSWER_TOKENS, SYMBOLS
 from theory import checks
+
+MOST_TOGETHER = 8
+"""Answers to a prompt in one sequence. Few large products are faster than many small ones, up to where most of their
+numbers are of rows that do not see each other."""
 
 
 @dataclass(frozen=True)
@@ -130,7 +135,7 @@ def unpack(config: ModelConfig, theta: Tensor) -> Weights:
 
 
 class Past(NamedTuple):
-    """What a layer has computed of the prompts, shared by all answers to each: both (M, H, L, d)."""
+    """What a layer has computed of each sequence: both (B, H, n, d)."""
 
     keys: Tensor
     values: Tensor
@@ -139,14 +144,14 @@ class Past(NamedTuple):
 def logits(config: ModelConfig, theta: Tensor, tokens: Tensor) -> Tensor:
     """(N, L, V) logits of the token that follows each prefix of tokens (N, L)."""
     weights = unpack(config, theta)
-    x = embedded(config, weights, tokens, 0)[:, None]
-    for layer in weights.layers:
-        x, _ = _block(config, layer, x, None, tokens.shape[1])
-    return read_out(weights, x[:, 0])
+    x, _ = _fed(config, weights, embedded(config, weights, tokens, 0), _unseen(theta, tokens.shape[1], 0, 1), 0)
+    return read_out(weights, x)
 
 
 def answer_logits(config: ModelConfig, theta: Tensor, prompts: Tensor, answers: Tensor) -> Tensor:
-    """(N, T, V) logits from which each token of the answers is drawn; each prompt is computed once.
+    """(N, T, V) logits from which each token of the answers is drawn.
+
+    Up to 8 answers to a prompt go through the network as one sequence behind it, in which each sees itself alone.
 
     Args:
         config: sizes of the network.
@@ -157,18 +162,18 @@ def answer_logits(config: ModelConfig, theta: Tensor, prompts: Tensor, answers: 
     Raises:
         ValueError: rows that the prompts do not divide, or more tokens than the context.
     """
-    weights = unpack(config, theta)
     if answers.shape[0] % prompts.shape[0]:
         raise ValueError(f"answers has {answers.shape[0]} rows; expected a multiple of the {prompts.shape[0]} prompts")
-    N, T = answers.shape
-    first, pasts = _read(config, weights, prompts)
-    at_first = read_out(weights, first).repeat_interleave(N // len(prompts), 0)[:, None]
-    if T == 1:
-        return at_first
-    x = embedded(config, weights, answers[:, :-1], prompts.shape[1]).unflatten(0, (len(prompts), -1))
-    for layer, past in zip(weights.layers, pasts, strict=True):
-        x, _ = _block(config, layer, x, past, T - 1)
-    return torch.cat([at_first, read_out(weights, x.flatten(0, 1))], dim=1)
+    (N, T), L = answers.shape, prompts.shape[1]
+    weights, g = unpack(config, theta), together(N // len(prompts))
+    x = embedded(config, weights, prompts, 0).repeat_interleave(N // len(prompts) // g, 0)
+    if T > 1:
+        fed = embedded(config, weights, answers[:, :-1], L).unflatten(0, (-1, g))
+        x = torch.cat([x, fed.transpose(1, 2).flatten(1, 2)], 1)
+    x, _ = _fed(config, weights, x, _unseen(theta, L, T - 1, g), L - 1)
+    found = read_out(weights, x)
+    first, later = found[:, :1].expand(-1, g, -1), found[:, 1:].unflatten(1, (T - 1, g)).transpose(1, 2)
+    return torch.cat([first[:, :, None], later], 2).flatten(0, 1)
 
 
 @dataclass(frozen=True, eq=False)
@@ -177,10 +182,16 @@ class DecodingState:
 
     weights: Weights
     keys: tuple[Tensor, ...]
-    """Per layer (N, H, room, d)."""
+    """Per layer (B, H, L + room g, d): a prompt, then the first tokens of g answers to it, their second tokens, ..."""
     values: tuple[Tensor, ...]
-    position: int
-    """Tokens that have been fed."""
+    unseen: Tensor
+    """(L + room g, L + room g), added to the scores: -inf where a row does not see another."""
+    answers: int
+    """g, answers that share a sequence."""
+    prompt: int
+    """L"""
+    fed: int = 0
+    """Tokens of each answer that have been fed."""
 
 
 def prefill(
@@ -198,36 +209,35 @@ def prefill(
     Returns:
         (N, V) logits of the first token of every answer, N = M G, and the state to go on from.
     """
-    weights = unpack(config, theta)
-    last, pasts = _read(config, weights, prompts)
+    weights, g = unpack(config, theta), together(answers)
     M, L = prompts.shape
     _fitting(config, L + room)
-    shape = (M, answers, config.heads, L + room, config.width // config.heads)
+    unseen = _unseen(theta, L, room, g)
+    x, pasts = _fed(config, weights, embedded(config, weights, prompts, 0), unseen[:L, :L], L - 1)
+    shape = (M, answers // g, config.heads, L + g * room, config.width // config.heads)
     caches = []
-    for past in pasts:
-        for part in past:
-            cache = part.new_empty(shape)
-            cache[:, :, :, :L] = part[:, None]
-            caches.append(cache.flatten(0, 1))
-    state = DecodingState(weights, tuple(caches[::2]), tuple(caches[1::2]), L)
-    return read_out(weights, last).repeat_interleave(answers, 0), state
+    for part in (part for past in pasts for part in past):
+        cache = part.new_empty(shape)
+        cache[:, :, :, :L] = part[:, None]
+        caches.append(cache.flatten(0, 1))
+    state = DecodingState(weights, tuple(caches[::2]), tuple(caches[1::2]), unseen, g, L)
+    return read_out(weights, x[:, 0]).repeat_interleave(answers, 0), state
 
 
 def decode_step(config: ModelConfig, state: DecodingState, tokens: Tensor) -> tuple[Tensor, DecodingState]:
     """Feed one token (N,) to each answer: (N, V) logits of the next one, and the state to go on from."""
-    n = state.position
-    if n >= state.keys[0].shape[2]:
-        raise ValueError(f"the cache has room for {state.keys[0].shape[2]} tokens, all fed; expected more room")
-    x = functional.embedding(tokens, state.weights.token) + state.weights.position[n]
+    g, at = state.answers, state.prompt + state.fed
+    first = state.prompt + g * state.fed
+    if first == state.keys[0].shape[2]:
+        raise ValueError(f"the cache has room for {at} tokens, all fed; expected more room")
+    x = functional.embedding(tokens, state.weights.token) + state.weights.position[at]
+    unseen = state.unseen[first : first + g, : first + g]
     for layer, keys, values in zip(state.weights.layers, state.keys, state.values, strict=True):
-        projected = _normed(x, layer.attention_scale) @ layer.query_key_value
-        query, key, value = projected.unflatten(-1, (3, config.heads, -1)).unbind(1)
-        keys[:, :, n], values[:, :, n] = key, value
-        # One query per row: sums of products are faster than a matrix product with one row.
-        scores = (_scaled(query)[:, :, None] * keys[:, :, : n + 1]).sum(-1)
-        mixed = (scores.softmax(-1)[..., None] * values[:, :, : n + 1]).sum(-2)
-        x = fed_forward(layer, x + mixed.flatten(1) @ layer.mix)
-    return read_out(state.weights, x), replace(state, position=n + 1)
+        query, key, value = _by_head(config, _normed(x, layer.attention_scale) @ layer.query_key_value, g)
+        keys[:, :, first : first + g], values[:, :, first : first + g] = key, value
+        mixed = _attended(query, keys[:, :, : first + g], values[:, :, : first + g], unseen)
+        x = fed_forward(layer, x + mixed.flatten(0, 1) @ layer.mix)
+    return read_out(state.weights, x), replace(state, fed=state.fed + 1)
 
 
 def embedded(config: ModelConfig, weights: Weights, tokens: Tensor, first: int) -> Tensor:
@@ -246,49 +256,47 @@ def read_out(weights: Weights, x: Tensor) -> Tensor:
     return _normed(x, weights.scale) @ weights.head
 
 
-def _read(config: ModelConfig, weights: Weights, prompts: Tensor) -> tuple[Tensor, list[Past]]:
-    """(M, width) the last row of each prompt, and what each layer has computed of the prompts."""
-    x, pasts = embedded(config, weights, prompts, 0)[:, None], []
+def _fed(config: ModelConfig, weights: Weights, x: Tensor, unseen: Tensor, first: int) -> tuple[Tensor, list[Past]]:
+    """Rows x (B, n, width) through all layers, from row `first` on, and what each layer has computed of all rows."""
+    pasts = []
     for i, layer in enumerate(weights.layers):
-        # Of the last layer only the last row is read.
-        x, past = _block(config, layer, x, None, prompts.shape[1] if i < config.layers - 1 else 1)
-        pasts.append(past)
-    return x[:, 0, -1], pasts
+        wanted = first if i == config.layers - 1 else 0
+        query, key, value = _by_head(config, _normed(x, layer.attention_scale) @ layer.query_key_value, x.shape[1])
+        mixed = _attended(query[:, :, wanted:], key, value, unseen[wanted:])
+        x = fed_forward(layer, x[:, wanted:] + mixed @ layer.mix)
+        pasts.append(Past(key, value))
+    return x, pasts
 
 
-def _block(config: ModelConfig, layer: Layer, x: Tensor, past: Past | None, wanted: int) -> tuple[Tensor, Past]:
-    """A block of rows x (M, G, t, width): its last `wanted` rows, and the keys and values of the first answers.
+def _by_head(config: ModelConfig, projected: Tensor, n: int) -> tuple[Tensor, ...]:
+    """Queries, keys and values (B, H, n, d) of projected rows, (B, n, 3 width) or (B n, 3 width)."""
+    parts = projected.reshape(-1, n, 3, config.heads, config.width // config.heads).permute(2, 0, 3, 1, 4)
+    # One copy here saves each matrix product its own.
+    return parts.contiguous().unbind()
 
-    Every row attends to the whole past and to the rows of its own sequence up to itself.
+
+def _attended(query: Tensor, keys: Tensor, values: Tensor, unseen: Tensor) -> Tensor:
+    """(B, m, width) what queries (B, H, m, d) read from keys and values (B, H, n, d); `unseen` is (m, n)."""
+    shape = query.shape[:2]
+    query, keys, values = (part.flatten(0, 1) for part in (query, keys, values))
+    scores = torch.baddbmm(unseen, query, keys.mT, alpha=query.shape[-1] ** -0.5)
+    return (scores.softmax(-1) @ values).unflatten(0, shape).transpose(1, 2).flatten(2)
+
+
+def _unseen(theta: Tensor, prompt: int, answer: int, answers: int) -> Tensor:
+    """(n, n) zero where row i sees row j and -inf where not: its own answer's rows up to itself, and the prompt's.
+
+    The n = L + t g rows are those of a prompt, of the first tokens of g answers to it, of their second tokens, ...
     """
-    t, w = x.shape[2], config.width
-    normed = _normed(x, layer.attention_scale)
-    if wanted == t:
-        query, key, value = (_by_head(config, part) for part in (normed @ layer.query_key_value).split(w, -1))
-    else:
-        query = _by_head(config, normed[:, :, t - wanted :] @ layer.query_key_value[:, :w])
-        key, value = (_by_head(config, part) for part in (normed @ layer.query_key_value[:, w:]).split(w, -1))
-    query = _scaled(query)
-    unseen = torch.full((wanted, t), -math.inf, dtype=x.dtype, device=x.device).triu(t - wanted + 1)
-    scores = query @ key.mT + unseen
-    if past is None:
-        mixed = scores.softmax(-1) @ value
-    else:
-        before = (query.flatten(2, 3) @ past.keys.mT).unflatten(2, query.shape[2:4])
-        earlier, own = torch.cat([before, scores], -1).softmax(-1).split([past.keys.shape[2], t], -1)
-        mixed = own @ value + (earlier.flatten(2, 3) @ past.values).unflatten(2, query.shape[2:4])
-    # (M, H, G, wanted, d) to (M, G, wanted, width)
-    joined = mixed.permute(0, 2, 3, 1, 4).flatten(3)
-    return fed_forward(layer, x[:, :, t - wanted :] + joined @ layer.mix), Past(key[:, :, 0], value[:, :, 0])
+    row = torch.arange(prompt + answer * answers, device=theta.device)
+    own = (row[:, None] - row) % answers == 0
+    seen = (row <= row[:, None]) & (own | (row < prompt))
+    return torch.zeros(seen.shape, dtype=theta.dtype, device=theta.device).masked_fill(~seen, -math.inf)
 
 
-def _by_head(config: ModelConfig, rows: Tensor) -> Tensor:
-    """(M, G, t, width) to (M, H, G, t, d)."""
-    return rows.unflatten(-1, (config.heads, -1)).permute(0, 3, 1, 2, 4)
-
-
-def _scaled(query: Tensor) -> Tensor:
-    return query * query.shape[-1] ** -0.5
+def together(answers: int) -> int:
+    """g, how many of G answers to a prompt share a sequence: the most that divide G, up to `MOST_TOGETHER`."""
+    return next(g for g in range(min(answers, MOST_TOGETHER), 0, -1) if answers % g == 0)
 
 
 def _normed(x: Tensor, scale: Tensor) -> Tensor:

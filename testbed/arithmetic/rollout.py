@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from testbed.arithmetic.model import ModelConfig, decode_step, prefill
 from testbed.arithmetic.sampling import Sampler, behaviour_log_probs, behaviour_parameters, chosen
@@ -61,27 +62,38 @@ def sample_answers(
     if generator is None and sampler.temperature > 0.0:
         raise ValueError("generator is None; expected a torch.Generator, or temperature=0")
     N, device = len(prompts) * per_prompt, theta.device
+    own = sampler != _NETWORK_ITSELF and sampler.weights is None
+    tokens: list[Tensor] = []
+    behaviour: list[Tensor] = []
+    policy: list[Tensor] = []
     with torch.inference_mode():
-        uniform, behaviour, policy = torch.zeros((3, N, length), dtype=torch.float64, device=device)
+        uniform = torch.zeros((N, length), dtype=torch.float64, device=device)
         if sampler.temperature > 0.0:
             uniform = torch.rand((N, length), dtype=torch.float64, device=device, generator=generator)
-        answers = torch.full((N, length), END, device=device)
-        mask = torch.zeros((N, length), dtype=torch.bool, device=device)
         running = torch.ones(N, dtype=torch.bool, device=device)
-        own = sampler != _NETWORK_ITSELF and sampler.weights is None
         logits, state = prefill(config, behaviour_parameters(sampler, theta), prompts, length - 1, per_prompt)
         for t in range(length):
             log_probs = behaviour_log_probs(sampler, logits)
             token = torch.where(running, chosen(log_probs, uniform[:, t]), END)
-            answers[:, t], mask[:, t] = token, running
-            behaviour[:, t] = log_probs.gather(1, token[:, None])[:, 0]
+            tokens.append(token[:, None])
+            behaviour.append(log_probs.gather(1, token[:, None]))
             if own:
-                policy[:, t] = logits.double().log_softmax(-1).gather(1, token[:, None])[:, 0]
-            running = running & (token != END)
+                policy.append(logits.double().log_softmax(-1).gather(1, token[:, None]))
+            running = token != END
             if t == length - 1 or not bool(running.any()):
                 break
             logits, state = decode_step(config, state, token)
-        behaviour, policy = (torch.where(mask, values, 0.0) for values in (behaviour, policy))
-    # Clones, because what was made in inference mode cannot enter a graph.
-    network = None if sampler.weights is not None else (policy if own else behaviour).clone()
-    return Rollout(answers.clone(), mask.clone(), behaviour.clone(), network)
+    # Outside of inference mode, because what is made in it cannot enter a graph.
+    answers = _filled(tokens, length, END)
+    ends = answers == END
+    mask = ends.cumsum(1) - ends.long() == 0
+    sampled_from = torch.where(mask, _filled(behaviour, length, 0.0), 0.0)
+    if sampler.weights is not None:
+        return Rollout(answers, mask, sampled_from, None)
+    network = torch.where(mask, _filled(policy, length, 0.0), 0.0) if own else sampled_from.clone()
+    return Rollout(answers, mask, sampled_from, network)
+
+
+def _filled(columns: list[Tensor], length: int, value: float) -> Tensor:
+    """(N, length) of columns (N, 1), the missing ones at the end filled up."""
+    return functional.pad(torch.cat(columns, 1), (0, length - len(columns)), value=value)
