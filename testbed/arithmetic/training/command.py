@@ -135,6 +135,8 @@ def _print(run: TrainingRun) -> None:
         say.append(
             "bias, cosine, step, std: exact, of one draw of the estimator, against the gradient on training prompts."
         )
+    if run.refused is not None:
+        say.append(f"bias, cosine: not known, {run.refused}.")
     if run.collapsed_at is None:
         say.append("The run has not collapsed.")
     else:
@@ -159,7 +161,7 @@ def _data(run: TrainingRun, folder: Path) -> dict[str, Any]:
         for i in range(len(run.log["step"]))
     ]
     return {
-        "settings": run.settings.plain, "collapsed_at": run.collapsed_at, "collapse": run.collapse,
+        "settings": run.settings.plain, "collapsed_at": run.collapsed_at, "collapse": run.collapse, "refused": run.refused,
         "folder": str(folder), "rows": rows,
     }  # fmt: skip
 

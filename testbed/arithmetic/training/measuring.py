@@ -10,6 +10,7 @@ from torch import Tensor
 
 import theory
 from testbed.arithmetic.exact import network_moments, network_prompt
+from testbed.arithmetic.sampling import Sampler
 from testbed.arithmetic.splitting import split
 from testbed.arithmetic.task import right_answers
 from testbed.arithmetic.training.gradient import BatchGradient, Behaviour
@@ -105,7 +106,8 @@ class Monitor:
         """What has to be summed over all answers."""
         task, config = self.settings.task, self.settings.config
         pi = tree_log_probs(config, theta, task, self.trees)
-        mu = tree_log_probs(config, behaviour.theta, task, self.trees, behaviour.sampler)
+        itself = behaviour.sampler == Sampler() and torch.equal(behaviour.theta, theta)
+        mu = pi if itself else tree_log_probs(config, behaviour.theta, task, self.trees, behaviour.sampler)
         entropy, tokens = tree_entropy(task, pi)
         apart = tree_divergences(task, pi, mu)
         row = {

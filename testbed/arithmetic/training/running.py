@@ -22,6 +22,7 @@ from testbed.arithmetic.training.settings import Training
 from testbed.arithmetic.training.state import State, read_checkpoint, start, write_checkpoint
 from testbed.arithmetic.training.table import read_table, write_table
 from testbed.sweep.journal import write_whole
+from theory.engines.problem import EngineRefusal
 
 SETTINGS, RUN, THETA = "settings.json", "run.json", "theta.npy"
 # A policy that earns more has no use for entropy.
@@ -40,6 +41,8 @@ class TrainingRun:
     """The row in which it was first seen to have collapsed; None where it has not."""
     collapse: str | None
     """Why it counts as collapsed."""
+    refused: str | None
+    """Why the exact moments that were asked for are NaN; None where they are not."""
     theta: Tensor
     """(P,) the final policy, on the CPU."""
 
@@ -65,8 +68,8 @@ def train(
         checkpoint_every: updates between checkpoints.
 
     Raises:
-        ValueError: the folder holds a run of other settings, the warm-up fails, or exact moments are asked for where
-            they are out of reach.
+        ValueError: the folder holds a run of other settings, the warm-up fails, or answers are too long for the trees
+            that are asked for.
     """
     theta = base_model(settings.task, settings.config, settings.warm_up).theta.to(device)
     if folder is not None:
@@ -77,11 +80,13 @@ def train(
         _go_on(settings, state, folder, progress, checkpoint_every)
     names = columns(settings)
     log = {name: np.array([row.get(name, math.nan) for row in state.rows], dtype=np.float64) for name in names}
-    run = TrainingRun(settings, log, state.collapsed_at, state.collapse, state.leaf.detach().cpu())
+    run = TrainingRun(settings, log, state.collapsed_at, state.collapse, state.refused, state.leaf.detach().cpu())
     if folder is not None:
         write_table(folder, log, names)
         np.save(folder / THETA, run.theta.numpy())
-        done = {"collapsed_at": run.collapsed_at, "collapse": run.collapse, "updates": state.step}
+        done = {
+            "collapsed_at": run.collapsed_at, "collapse": run.collapse, "refused": run.refused, "updates": state.step,
+        }  # fmt: skip
         write_whole(folder / RUN, json.dumps(done, indent=2).encode())
     return run
 
@@ -98,7 +103,7 @@ def read_run(folder: Path) -> TrainingRun:
     settings = Training.from_plain(json.loads((folder / SETTINGS).read_text()))
     done = json.loads((folder / RUN).read_text())
     theta = torch.from_numpy(np.load(folder / THETA, allow_pickle=False))
-    return TrainingRun(settings, read_table(folder), done["collapsed_at"], done["collapse"], theta)
+    return TrainingRun(settings, read_table(folder), done["collapsed_at"], done["collapse"], done["refused"], theta)
 
 
 def _claim(folder: Path, settings: Training) -> None:
@@ -133,8 +138,12 @@ def _go_on(
         last = state.step == settings.steps
         if last or state.step % settings.evaluate_every == 0:
             row |= monitor.policy(state.leaf.detach(), behaviour)
-        if settings.exact_every and (last or state.step % settings.exact_every == 0):
-            row |= monitor.estimator(state.leaf.detach(), behaviour)
+        if settings.exact_every and state.refused is None and (last or state.step % settings.exact_every == 0):
+            try:
+                row |= monitor.estimator(state.leaf.detach(), behaviour)
+            except EngineRefusal as why:
+                # The run is worth its time all the same.
+                state.refused = str(why)
         state.rows.append(row)
         _look(settings, state, row)
         if last:

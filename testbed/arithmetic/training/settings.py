@@ -14,6 +14,7 @@ from testbed import spelling
 from testbed.arithmetic.model import ModelConfig, model_for
 from testbed.arithmetic.sampling import Sampler
 from testbed.arithmetic.task import ArithmeticTask
+from testbed.arithmetic.trees import MOST_PREFIXES
 from testbed.arithmetic.warmup import WarmUp
 from theory import checks
 
@@ -100,6 +101,8 @@ class Training:
                 "no older than the rollouts"
             )
         _check_draws(self.estimator, self.prompts, self.answers)
+        if self.tree_prompts or self.exact_every:
+            _check_trees(self.task)
 
     @cached_property
     def estimator(self) -> theory.Estimator:
@@ -143,6 +146,16 @@ _WHOLE = {
     **dict.fromkeys(("steps", "prompts", "answers", "evaluate_every", "evaluation_prompts"), 1),
     **dict.fromkeys(("exact_prompts", "width", "layers"), 1),
 }
+
+
+def _check_trees(task: ArithmeticTask) -> None:
+    T = task.maximum_length
+    prefixes = sum(10**k for k in range(T))
+    if prefixes > MOST_PREFIXES:
+        raise ValueError(
+            f"answers of up to {T} tokens have {prefixes} prefixes, more than the {MOST_PREFIXES} of a tree; expected "
+            "shorter ones, or tree_prompts=0 and exact_every=0"
+        )
 
 
 def _check_draws(estimator: theory.Estimator, prompts: int, answers: int) -> None:

@@ -36,6 +36,8 @@ class State:
     rows: list[dict[str, float]] = field(default_factory=list)
     collapsed_at: int | None = None
     collapse: str | None = None
+    refused: str | None = None
+    """Why no exact engine takes the estimator."""
     ended: bool = False
     """Nothing comes next: all updates are made, or one could not be."""
 
@@ -70,7 +72,7 @@ def write_checkpoint(folder: Path, state: State) -> None:
     adam = state.optimiser.state.get(state.leaf, {})
     progress = {
         "step": state.step, "rows": state.rows, "collapsed_at": state.collapsed_at, "collapse": state.collapse,
-        "ended": state.ended,
+        "refused": state.refused, "ended": state.ended,
     }  # fmt: skip
     arrays: dict[str, Any] = {
         "thetas": _array(state.thetas),

@@ -281,5 +281,14 @@ def test_answers_too_long_for_trees_are_trained_on_all_the_same():
     assert np.isnan(run.log["expected_reward"]).all()
     assert not np.isnan(run.log["accuracy"][[0, 4]]).any()
     # Negative control: with trees it is refused, in a sentence.
-    with pytest.raises(ValueError, match="prefixes; expected at most"):
-        train(replace(settings, tree_prompts=1))
+    with pytest.raises(ValueError, match="answers of up to 8 tokens have 11111111 prefixes, more than the 20000"):
+        replace(settings, tree_prompts=1)
+
+
+def test_an_estimator_that_no_exact_engine_takes_is_trained_all_the_same(tmp_path):
+    settings = replace(SMALL, weight="m2po", exact_every=4, signal="group(size=4)", steps=4)
+    run = train(settings, folder=tmp_path)
+    assert "m2po" in run.refused
+    assert np.isnan(run.log["cosine"]).all()
+    assert read_run(tmp_path).refused == run.refused
+    assert train(replace(SMALL, exact_every=4, steps=4)).refused is None  # negative control
