@@ -52,7 +52,7 @@ class Steps(NamedTuple):
 def run(quick: bool) -> list[Row]:
     """The step, its parts, and whole runs with their exact evaluations."""
     with one_thread():
-        settings = Training(TASK, learning_rate=0.0)
+        settings = Training(TASK, learning_rate=0.0, tree_prompts=0)
         found = steps(settings, 3 if quick else 200)
         theirs = trainer_times(settings, 3 if quick else 60) if peer.installed() else None
         note = "TRL's GRPOTrainer" if theirs else f"TRL's GRPOTrainer, not timed: not installed here ({peer.INSTALL})"

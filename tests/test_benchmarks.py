@@ -118,7 +118,7 @@ def test_a_part_without_a_target_is_not_judged():
 def test_the_training_step_that_is_timed_learns():
     """It has the size of the target, and Adam's first step moves theta by the learning rate."""
     # Of random answers hardly any is right, and a group of wrong ones has no gradient.
-    settings = training.Training(training.TASK, signal="outcome(baseline=0.5)")
+    settings = training.Training(training.TASK, tree_prompts=0, signal="outcome(baseline=0.5)")
     assert (settings.prompts * settings.answers, settings.layers, settings.width) == (64, 2, 64)
     assert (settings.task.prompt_length, settings.task.maximum_length) == (6, 8)
     state = training.start(settings, training.initial_parameters(settings.config, 0))

@@ -93,3 +93,9 @@ class TokenCounter(SoftmaxPolicy):
     def squared_norm_of_combination(self, left: Array, right: Array) -> Array:
         """Product of the sums of two (N, S, A) arrays, (N,)."""
         return np.asarray(left.sum(axis=(1, 2)) * right.sum(axis=(1, 2)))
+
+    def squared_norm_of_tokens(
+        self, state: NDArray[np.int64], action: NDArray[np.int64], left: Array, right: Array
+    ) -> Array:
+        """Product of the sums of two (N, T) arrays, (N,)."""
+        return np.asarray(left.sum(axis=1) * right.sum(axis=1))

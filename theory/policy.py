@@ -12,6 +12,9 @@ from theory import checks
 
 Array = NDArray[np.float64]
 
+# Numbers in a table (N, S, A) of what tokens weigh, 32 MB.
+_TABLE_NUMBERS = 4_000_000
+
 
 class SoftmaxPolicy:
     """pi(a|s) = exp(logits[s, a]) / sum over a' of exp(logits[s, a']).
@@ -187,6 +190,38 @@ class SoftmaxPolicy:
             first = self._centred(left)
             return np.einsum("nsa,nsa->n", first, first if right is left else self._centred(right))
         return np.einsum("np,np->n", self.combine_scores(left), self.combine_scores(right))
+
+    def squared_norm_of_tokens(
+        self, state: NDArray[np.int64], action: NDArray[np.int64], left: Array, right: Array
+    ) -> Array:
+        """<sum over t of left[n, t] z_nt, sum over t of right[n, t] z_nt>, z_nt = z(state[n, t], action[n, t]): from
+        four (N, T) arrays to (N,). Tokens with weight zero may be anywhere.
+        """
+        N, T = state.shape
+        # Scores of a tabular policy in different states are orthogonal; only who comes back needs a table (S, A).
+        again = np.ones(N, dtype=bool)
+        if self._features is None:
+            weighted = (left != 0.0) | (right != 0.0)
+            visited = np.sort(np.where(weighted, state, -1 - np.arange(T)), axis=1)
+            again = (visited[:, 1:] == visited[:, :-1]).any(axis=1)
+        result = np.zeros(N)
+        once = np.flatnonzero(~again)
+        if once.size:
+            result[once] = np.einsum("nt,nt,nt->n", left, right, self.squared_score[state, action])[once]
+        rows = max(1, _TABLE_NUMBERS // (self.states * self.actions))
+        for begin in range(0, np.count_nonzero(again), rows):
+            some = np.flatnonzero(again)[begin : begin + rows]
+            first = self._table(state[some], action[some], left[some])
+            second = first if right is left else self._table(state[some], action[some], right[some])
+            result[some] = self.squared_norm_of_combination(first, second)
+        return result
+
+    def _table(self, state: NDArray[np.int64], action: NDArray[np.int64], weights: Array) -> Array:
+        """Sums of the weights (N, T) of tokens in each state and action, (N, S, A)."""
+        cells = self.states * self.actions
+        where = np.arange(len(state))[:, None] * cells + state * self.actions + action
+        total = np.bincount(where.reshape(-1), weights.reshape(-1), len(state) * cells)
+        return np.asarray(total.reshape(len(state), self.states, self.actions), dtype=np.float64)
 
 
 class Ratios(NamedTuple):

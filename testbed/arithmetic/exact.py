@@ -2,8 +2,8 @@
 
 For one prompt the network is a softmax policy over the prefixes of its answers, whose logits are functions of theta
 with Jacobian J (S A, P). A score in theta is J' times a score in the logits, so that every expectation of an estimator
-is pulled back: E[g_theta] = J' E[g_logits], and the trace of its covariance is that of J J' Cov[g_logits]. Weights,
-signals, groups and engines are those of `theory`; nothing is implemented twice.
+is pulled back: E[g_theta] = J' E[g_logits]. The squared norm of one answer's gradient in theta comes from the products
+of its tokens' scores. Weights, signals, groups and engines are those of `theory`; nothing is implemented twice.
 """
 
 from __future__ import annotations
@@ -21,15 +21,21 @@ from torch.func import vjp, vmap
 
 import theory
 from testbed.arithmetic.model import ModelConfig
+from testbed.arithmetic.network_policy import NetworkPolicy, products_along_paths
+from testbed.arithmetic.per_trajectory import score_products
 from testbed.arithmetic.sampling import Sampler, behaviour_log_probs, behaviour_parameters
 from testbed.arithmetic.task import ArithmeticTask
 from testbed.arithmetic.tree import AnswerTree, answer_tree
+from testbed.arithmetic.trees import DIGITS, first_states, tree_entropy, tree_log_probs, tree_rewards, tree_values
+from testbed.arithmetic.vocabulary import END
 
 Array = NDArray[np.float64]
 
 MOST_JACOBIAN = 300_000_000
 """Numbers of a Jacobian, 2.4 GB: 1,221 logits of answers up to 3 tokens times 200,000 parameters."""
 _CHUNK = 64
+# Prefixes that are evaluated together.
+_PREFIXES = 5_000
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,13 +52,19 @@ class NetworkPrompt:
     """What is sampled from: of other parameters, tempered, truncated or rounded."""
     old: theory.SoftmaxPolicy | None = None
     """The policy at the start of the update."""
+    products: Callable[[Tensor], Tensor] | None = None
+    """theta -> (S_p, A, T, T) products of the scores of each answer's tokens, such as `score_products`; without it they
+    are taken from the Jacobian of all logits."""
 
-    def pull_back(self, vector: Array) -> Array:
-        """J' v: from the logits (S A,) to theta (P,)."""
-        seeds = torch.from_numpy(vector.reshape(self.target.logits.shape)[: self.tree.prefixes].copy())
+    def pull_back(self, vectors: Array) -> Array:
+        """J' v: from the logits (..., S A) to theta (..., P)."""
+        S, A = self.target.logits.shape
+        seeds = torch.from_numpy(vectors.reshape(-1, S, A)[:, : self.tree.prefixes].copy())
         theta = self.theta.detach().requires_grad_()
-        (pulled,) = torch.autograd.grad(self.logits(theta), theta, seeds.to(theta.device))
-        return np.asarray(pulled.cpu().numpy())
+        logits, pulled = self.logits(theta), []
+        for seed in seeds.to(theta.device):
+            pulled.append(torch.autograd.grad(logits, theta, seed, retain_graph=True)[0])
+        return np.asarray(torch.stack(pulled).cpu().numpy()).reshape(*vectors.shape[:-1], -1)
 
     @cached_property
     def gram(self) -> Array:
@@ -75,19 +87,40 @@ class NetworkPrompt:
             jacobian[i : i + len(seeds)] = vmap(back)(seeds)[0].cpu()
         return np.asarray((jacobian @ jacobian.T).numpy())
 
+    @cached_property
+    def in_theta(self) -> NetworkPolicy:
+        """The target with its scores in theta. Seconds for a thousand prefixes; kept."""
+        if self.products is None:
+            S = self.tree.prefixes
+            found = products_along_paths(self.gram, self.target.probabilities[:S], self.tree.process.horizon)
+        else:
+            found = self.products(self.theta).cpu().numpy()
+        return NetworkPolicy(self.target.logits, self.theta.detach().cpu().numpy(), self.pull_back, found)
+
     def moments(self, estimator: theory.Estimator, *, variance: bool = True, lag: Any = None) -> theory.Moments:
-        """Mean, variance and gradient in theta for this prompt; NaN for a variance that is not asked for."""
-        m = theory.moments(
-            self.tree.process, self.target, self.behaviour, estimator, "enumeration" if variance else "auto",
-            covariance=variance, missing_support="allow", old=self.old, lag=lag,
+        """Mean, variance and gradient in theta for this prompt, by enumeration of all answers.
+
+        The variance is NaN where it is not asked for. Where the coefficients of an answer depend on the others of its
+        draw, it needs the Jacobian of all logits. baseline="optimal" is what minimises the variance in theta.
+
+        Raises:
+            ValueError: what `theory.moments` raises, such as too many batches of a weight that couples them.
+        """
+        ask = partial(
+            theory.moments, self.tree.process, behaviour=self.behaviour, estimator=estimator, engine="enumeration",
+            missing_support="allow", old=self.old, lag=lag,
         )  # fmt: skip
-        spread = float("nan")
+        coupled = estimator.weight.card.couples_batch and estimator.trajectories_per_draw > 1
+        if not coupled and (variance or _looks_at_theta(estimator)):
+            m = ask(target=self.in_theta)
+            spread = m.variance if variance else float("nan")
+            return theory.Moments(m.mean, spread, m.gradient, m.engine, m.trajectories_per_draw, m.lost_mass)
+        m, spread = ask(target=self.target, covariance=variance), float("nan")
         if variance:
             count = len(self.gram)
             spread = float(max((self.gram * m.covariance[:count, :count]).sum(), 0.0))
-        return theory.Moments(
-            self.pull_back(m.mean), spread, self.pull_back(m.gradient), m.engine, m.trajectories_per_draw, m.lost_mass
-        )
+        mean, gradient = self.pull_back(np.stack([m.mean, m.gradient]))
+        return theory.Moments(mean, spread, gradient, m.engine, m.trajectories_per_draw, m.lost_mass)
 
 
 def network_prompt(
@@ -119,8 +152,12 @@ def network_prompt(
         # What a serving engine computes in its own precision is computed here in the precision it is given.
         raw = tree.logits(config, behaviour_parameters(sampler, other))
         behaviour = tree.policy(behaviour_log_probs(sampler, raw))
-        old = None if old_theta is None else tree.policy(tree.logits(config, old_theta.detach().double()))
-    return NetworkPrompt(partial(tree.logits, config), exact, tree, target, behaviour, old)
+        old = None
+        if old_theta is not None:
+            start = old_theta.detach().double()
+            old = target if torch.equal(start, exact) else tree.policy(tree.logits(config, start))
+    products = partial(score_products, config, task=task, prompt=prompt)
+    return NetworkPrompt(partial(tree.logits, config), exact, tree, target, behaviour, old, products)
 
 
 def network_moments(
@@ -134,7 +171,8 @@ def network_moments(
     Args:
         prompts: made by `network_prompt`, with the same theta.
         estimator: weight x signal x score x reduction; a reduction over a batch must be that of a group.
-        variance: also the variance, which needs the Jacobian of all logits (seconds per prompt).
+        variance: also the variance: about three seconds per prompt for answers of four tokens and a network of
+            100,000 parameters, once for all estimators, and another quarter of a second for each.
         lag: as in `theory.moments`.
 
     Raises:
@@ -158,15 +196,27 @@ def network_moments(
 
 
 def network_decomposition(prompts: Sequence[NetworkPrompt], estimator: theory.Estimator) -> dict[str, Array]:
-    """The bias of `network_moments` as named (P,) terms that sum to it: those of `theory.decompose`, pulled back."""
+    """The bias of `network_moments` as named (P,) terms that sum to it: those of `theory.decompose`, pulled back.
+
+    Raises:
+        ValueError: what `theory.decompose` raises.
+    """
     totals: dict[str, Array] = {}
+    in_theta = _looks_at_theta(estimator)
     for prompt in prompts:
         parts = theory.decompose(
-            prompt.tree.process, prompt.target, prompt.behaviour, estimator, missing_support="allow", old=prompt.old
-        )
-        for name, vector in parts.terms.items():
-            totals[name] = totals.get(name, 0.0) + prompt.pull_back(vector) / len(prompts)
+            prompt.tree.process, prompt.in_theta if in_theta else prompt.target, prompt.behaviour, estimator,
+            "enumeration", missing_support="allow", old=prompt.old,
+        )  # fmt: skip
+        found = np.stack(list(parts.terms.values()))
+        for name, vector in zip(parts.terms, found if in_theta else prompt.pull_back(found), strict=True):
+            totals[name] = totals.get(name, 0.0) + vector / len(prompts)
     return totals
+
+
+def _looks_at_theta(estimator: theory.Estimator) -> bool:
+    """Whether the mean itself depends on lengths of vectors in theta."""
+    return bool(getattr(estimator.signal, "baseline", None) == "optimal")
 
 
 @dataclass(frozen=True)
@@ -189,34 +239,46 @@ class Evaluation:
 def evaluate(
     config: ModelConfig, theta: Tensor, task: ArithmeticTask, prompts: Tensor, sampler: Sampler | None = None
 ) -> Evaluation:
-    """Exact expected reward, accuracy, pass@k for k = 1, 2, 4, ..., 128 and entropy on prompts (M, L)."""
-    each = [network_prompt(config, theta, task, prompt, sampler=sampler) for prompt in prompts]
-    rows = [_prompt_statistics(p) for p in each]
-    right = np.array([row[1] for row in rows])
-    tokens = float(np.sum([row[4] for row in rows]))
+    """Exact expected reward, accuracy, pass@k for k = 1, 2, 4, ..., 128 and entropy on prompts (M, L).
+
+    Sums over all answers in float64, of log-probabilities computed in the dtype of theta.
+
+    Raises:
+        ValueError: no prompt, or answers so long that their tree has over 20,000 prefixes.
+    """
+    if not len(prompts):
+        raise ValueError("prompts is empty; expected at least one prompt")
+    together = max(1, _PREFIXES // first_states(task)[-1])
+    with torch.no_grad():
+        each = [_statistics(config, theta, task, some, sampler) for some in prompts.split(together)]
+    reward, right, greedy, entropy, tokens = (torch.cat(column).cpu().numpy() for column in zip(*each, strict=True))
     return Evaluation(
-        expected_reward=float(np.mean([row[0] for row in rows])),
+        expected_reward=float(reward.mean()),
         accuracy=float(right.mean()),
-        greedy_accuracy=float(np.mean([row[2] for row in rows])),
+        greedy_accuracy=float(greedy.mean()),
         pass_at={2**i: float(np.mean(-np.expm1(2**i * np.log1p(-np.minimum(right, 1 - 1e-16))))) for i in range(8)},
-        entropy=float(np.sum([row[3] for row in rows])) / tokens,
-        length=tokens / len(rows),
+        entropy=float(entropy.sum() / tokens.sum()),
+        length=float(tokens.mean()),
     )
 
 
-def _prompt_statistics(prompt: NetworkPrompt) -> tuple[float, float, float, float, float]:
-    """Expected reward, probability of reward 1, whether greedy decoding earns it, total entropy, expected tokens."""
-    process, policy, S = prompt.tree.process, prompt.behaviour, prompt.tree.prefixes
-    v = theory.values(process, policy)
-    right = v.occupancy[-1][S:] @ (process.terminal_reward[S:] == 1.0)
-    visits = v.occupancy[:-1, :S].sum(axis=0)
-    p = policy.probabilities[:S]
-    entropy = -(np.where(p > 0.0, p * np.log(np.where(p > 0.0, p, 1.0)), 0.0)).sum(axis=1)
-    step = process.transition_matrix.reshape(process.states * process.actions, process.states)
-    state = 0
-    for _ in range(process.horizon):
-        if state >= S:
-            break
-        state = int(step[[state * process.actions + int(p[state].argmax())]].argmax())
-    greedy = float(state >= S and process.terminal_reward[state] == 1.0)
-    return v.expected_return, float(right), greedy, float(visits @ entropy), float(visits.sum())
+def _statistics(
+    config: ModelConfig, theta: Tensor, task: ArithmeticTask, prompts: Tensor, sampler: Sampler | None
+) -> tuple[Tensor, ...]:
+    """Expected reward, probability of reward 1, whether the likeliest tokens earn it, entropy and expected tokens, each
+    (M,)."""
+    paid, log_probs = tree_rewards(task, prompts), tree_log_probs(config, theta, task, prompts, sampler)
+    right = (paid == 1.0).double()
+    state = torch.zeros_like(prompts[:, 0])
+    row, greedy, going = torch.arange(len(prompts), device=state.device), right[:, 0, 0] * 0.0, state == 0
+    for _ in range(task.maximum_length):
+        token = log_probs[row, state].argmax(-1)
+        greedy = greedy + going * right[row, state, token]
+        going = going & (token != END)
+        state = torch.where(going, DIGITS * state + 1 + token, 0).clamp(max=paid.shape[1] - 1)
+    return (
+        tree_values(task, paid, log_probs).expected_reward,
+        tree_values(task, right, log_probs).expected_reward,
+        greedy,
+        *tree_entropy(task, log_probs),
+    )

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import pairwise
 
 import torch
 from torch import Tensor
@@ -64,8 +65,6 @@ def tree_logits(config: ModelConfig, theta: Tensor, task: ArithmeticTask, prompt
     T = len(first_states(task)) - 1
     weights = unpack(config, theta)
     at_first, state = prefill(config, theta, prompts, 0)
-    if T == 1:
-        return at_first[:, None]
     digit = torch.arange(DIGITS, device=theta.device)[:, None].expand(-1, T - 1)
     fed = embedded(config, weights, digit, prompts.shape[1])
     # What is fed is the same for all prompts, and so are the first layer's queries, keys and values.
@@ -235,7 +234,7 @@ def tree_divergences(task: ArithmeticTask, policy_log_probs: Tensor, behaviour_l
 def _levels(task: ArithmeticTask, table: Tensor) -> list[Tensor]:
     """A table (M, S_p, ...) by the length of the prefix."""
     first = first_states(task)
-    return list(table.split([b - a for a, b in zip(first, first[1:], strict=False)], 1))
+    return list(table.split([b - a for a, b in pairwise(first)], 1))
 
 
 def _expectation(log_p: Tensor, x: Tensor) -> Tensor:

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 import theory
 from testbed import drift
 from tests.instances import instances, random_instance
+from theory.kl_estimators import TokenCounter
 
 MINUS_INFINITY = -np.inf
 
@@ -115,6 +116,36 @@ def test_the_fast_products_with_scores_are_those_with_the_table(instance, seed):
         rtol=1e-12,
         atol=1e-11,
     )
+
+
+@given(instances(), st.integers(0, 10_000))
+def test_norms_of_tokens_are_those_of_their_table(instance, seed):
+    target, rng = instance.target, np.random.default_rng(seed)
+    S, A, _ = target.score.shape
+    N, T = 12, 4
+    state, action = rng.integers(S, size=(N, T)), rng.integers(A, size=(N, T))
+    # Some come back to a state, some never do, some only with a token that weighs nothing.
+    state[:3] = np.arange(T) % S
+    left, right = rng.normal(size=(2, N, T))
+    left[:, 1] = 0.0
+    right[::2, 1:3] = 0.0
+    for second in (left, right):
+        exact = np.zeros(N)
+        for n in range(N):
+            vectors = [sum(x[n, t] * target.score[state[n, t], action[n, t]] for t in range(T)) for x in (left, second)]
+            exact[n] = vectors[0] @ vectors[1]
+        found = target.squared_norm_of_tokens(state, action, left, second)
+        np.testing.assert_allclose(found, exact, rtol=1e-11, atol=1e-12)
+
+
+def test_norms_of_tokens_in_one_state_are_not_the_sum_of_theirs():
+    """Negative control of the short way: twice the same token has four times its norm, not twice."""
+    target = random_instance().target
+    state = action = np.zeros((1, 2), dtype=np.int64)
+    found = target.squared_norm_of_tokens(state, action, np.ones((1, 2)), np.ones((1, 2)))
+    np.testing.assert_allclose(found, 4.0 * target.squared_score[0, 0], rtol=1e-12)
+    counter = TokenCounter(target.logits)
+    np.testing.assert_array_equal(counter.squared_norm_of_tokens(state, action, np.ones((1, 2)), np.ones((1, 2))), 4.0)
 
 
 def test_other_parameters_make_a_policy_of_the_same_family():

@@ -8,14 +8,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from theory.engines.problem import Bins, EngineRefusal, Problem, rounded_returns
-from theory.engines.trajectories import Block, Walk, returns, score_weights, token_signals
+from theory.engines.trajectories import Block, Walk, returns, score_weights, token_multiples, token_signals
 from theory.policy import SoftmaxPolicy
 from theory.process import MarkovProcess
 
 Array = NDArray[np.float64]
+Index = NDArray[np.int64]
 
 MOST_TRAJECTORIES = 20_000_000
-# Numbers per block in the (N, S, A) table of score weights, 32 MB, and in eight (N, T) arrays of the tokens.
+# Numbers per block in eight (N, T) arrays of the tokens, 32 MB, and in tables (., S, A) of what their scores weigh.
 _BLOCK_NUMBERS = 4_000_000
 
 
@@ -76,7 +77,8 @@ def bins_of(problem: Problem, most_trajectories: int = MOST_TRAJECTORIES) -> Bin
             "and engine='recursion' where the weight factorises"
         )
     total = _Accumulator(problem)
-    rows = max(64, _BLOCK_NUMBERS // max(p.states * p.actions * len(problem.signals), 8 * p.horizon))
+    table = p.states * p.actions if problem.outer else 0
+    rows = max(64, _BLOCK_NUMBERS // (len(problem.signals) * max(table, 8 * p.horizon)))
     for walk, block in enumerate_blocks(p, problem.behaviour, rows):
         total.add(walk, block)
     return total.bins()
@@ -91,7 +93,15 @@ class _Accumulator:
 
     def add(self, walk: Walk, block: Block) -> None:
         """Add a block's trajectories to their bins."""
-        weights = score_weights(walk, block, self.problem, token_signals(walk, block, self.problem))
+        order, bins, keys = self._binned(walk, block)
+        block = Block(*(column[order] for column in block))  # type: ignore[arg-type]
+        sums = self._sums(walk, block, bins, len(keys))
+        for i, key in enumerate(keys):
+            old, here = self.sums.get(key), [x[i] for x in sums]
+            self.sums[key] = here if old is None else [x + y for x, y in zip(old, here, strict=True)]
+
+    def _binned(self, walk: Walk, block: Block) -> tuple[Index, Index, list[tuple[int, float]]]:
+        """An order of the trajectories by (length, outcome), each one's bin in that order, and the bins."""
         length = block.acting.sum(axis=1)
         outcome = np.zeros(length.size)
         if self.problem.by_outcome:
@@ -100,27 +110,43 @@ class _Accumulator:
         length, outcome = length[order], outcome[order]
         new = np.ones(order.size, dtype=bool)
         new[1:] = (np.diff(length) > 0) | (np.diff(outcome) > 0.0)
-        first = np.flatnonzero(new)
-        sums = self._sums(block.probability[order], weights[:, order], first)
-        for i, key in enumerate(zip(length[first].tolist(), outcome[first].tolist(), strict=True)):
-            old, here = self.sums.get(key), [x[i] for x in sums]
-            self.sums[key] = here if old is None else [x + y for x, y in zip(old, here, strict=True)]
+        keys = list(zip(length[new].tolist(), outcome[new].tolist(), strict=True))
+        return order, np.cumsum(new) - 1, keys
 
-    def _sums(self, probability: Array, weights: Array, first: NDArray[np.int64]) -> list[Array]:
-        """Probability, mean, second moment and outer product of the bins that begin at these rows."""
-        target, n = self.problem.target, len(weights)
-        totals = np.add.reduceat(probability[:, None, None] * weights, first, axis=1)
-        second = np.empty((first.size, n, n))
+    def _sums(self, walk: Walk, block: Block, bins: Index, count: int) -> list[Array]:
+        """Probability, mean, second moment and outer product of each bin."""
+        problem, target = self.problem, self.problem.target
+        signals = token_signals(walk, block, problem)
+        multiples, n = list(token_multiples(walk, block, problem, signals)), len(signals)
+        state, action = walk.state[block.edge], walk.action[block.edge]
+        second = np.empty((count, n, n))
         for o in range(n):
             for q in range(o + 1):
-                inner = target.squared_norm_of_combination(weights[o], weights[q])
-                second[:, o, q] = second[:, q, o] = np.add.reduceat(probability * inner, first)
-        sums = [np.add.reduceat(probability, first), target.combine_scores(totals).swapaxes(0, 1), second]
-        if self.problem.outer:
-            vectors = np.sqrt(probability)[:, None] * target.combine_scores(weights)
-            parts = np.split(vectors, first[1:], axis=1)
+                inner = target.squared_norm_of_tokens(state, action, multiples[o], multiples[q])
+                second[:, o, q] = second[:, q, o] = np.bincount(bins, block.probability * inner, count)
+        shares = [block.probability[:, None] * x for x in multiples]
+        mean = self._means(state * problem.process.actions + action, shares, bins, count)
+        sums: list[Array] = [np.bincount(bins, block.probability, count).astype(np.float64), mean, second]
+        if problem.outer:
+            weights = score_weights(walk, block, problem, signals)
+            vectors = np.sqrt(block.probability)[:, None] * target.combine_scores(weights)
+            parts = np.split(vectors, np.searchsorted(bins, np.arange(1, count)), axis=1)
             sums.append(np.stack([x.swapaxes(1, 2) @ x for x in parts]))
         return sums
+
+    def _means(self, cell: Index, multiples: list[Array], bins: Index, count: int) -> Array:
+        """Sums of the scores of cells (N, T) times n multiples (N, T), by bin: (count, n, P)."""
+        target, n = self.problem.target, len(multiples)
+        cells = target.states * target.actions
+        together, parts = max(1, _BLOCK_NUMBERS // (n * cells)), []
+        for begin in range(0, count, together):
+            end = min(begin + together, count)
+            rows = slice(*np.searchsorted(bins, [begin, end]))
+            where = ((bins[rows, None] - begin) * cells + cell[rows]).reshape(-1)
+            totals = [np.bincount(where, x[rows].reshape(-1), (end - begin) * cells) for x in multiples]
+            weights = np.array(totals, dtype=np.float64).reshape(n, -1, target.states, target.actions)
+            parts.append(target.combine_scores(weights).swapaxes(0, 1))
+        return np.concatenate(parts)
 
     def bins(self) -> Bins:
         """The sums as arrays, ordered by length, then return."""

@@ -89,15 +89,23 @@ def token_signals(walk: Walk, block: Block, problem: Problem) -> Array:
 
 
 def score_weights(walk: Walk, block: Block, problem: Problem, signals: Array, batch: int = 1) -> Array:
-    """How often each score enters each trajectory's estimator, (n, N, S, A): sum over t of c_t psi_t at (s_t, a_t).
+    """How often each score enters each trajectory's estimator, (n, N, S, A): `token_multiples` by state and action."""
+    p, N = walk.process, len(block.edge)
+    cells = p.states * p.actions
+    where = (np.arange(N)[:, None] * cells + (walk.state * p.actions + walk.action)[block.edge]).reshape(-1)
+    result = np.empty((len(signals), N, p.states, p.actions))
+    for o, multiples in enumerate(token_multiples(walk, block, problem, signals, batch)):
+        result[o] = np.bincount(where, multiples.reshape(-1), N * cells).reshape(N, p.states, p.actions)
+    return result
+
+
+def token_multiples(walk: Walk, block: Block, problem: Problem, signals: Array, batch: int = 1) -> Array:
+    """What multiplies each token's score in each trajectory's estimator, (n, N, T): c_t psi_t.
 
     With the cumulative score, z_k enters with the sum over t >= k of c_t psi_t. Every `batch` trajectories in a row
     are one batch to a weight that couples them.
     """
-    p, (N, T) = walk.process, block.edge.shape
-    cells = p.states * p.actions
-    where = (np.arange(N)[:, None] * cells + (walk.state * p.actions + walk.action)[block.edge]).reshape(-1)
-    result = np.empty((len(signals), N, p.states, p.actions))
+    T, result = block.edge.shape[1], np.empty(signals.shape)
     c = None
     for o, psi in enumerate(signals):
         if c is None or problem.weight.uses_advantage:
@@ -113,7 +121,7 @@ def score_weights(walk: Walk, block: Block, problem: Problem, signals: Array, ba
             product = np.where(np.arange(T) == problem.position, product, 0.0)
         if problem.cumulative:
             product = np.where(block.acting, np.cumsum(product[:, ::-1], axis=1)[:, ::-1], 0.0)
-        result[o] = np.bincount(where, product.reshape(-1), N * cells).reshape(N, p.states, p.actions)
+        result[o] = product
     return result
 
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 from scipy import stats
-from torch.func import jvp
+from torch.func import grad, jvp, vmap
 
 import theory
 from testbed.arithmetic.exact import network_moments, network_prompt
@@ -72,3 +72,35 @@ def test_sampled_estimates_cover_the_exact_mean_and_spread(weight, sampler):
     # Negative control: another estimator's mean, and twice the spread.
     assert np.abs(values.mean(axis=0) - wrong @ directions.T.numpy())[0] > bound * error[0]
     assert abs(square.mean() - 2.0 * spread) > allowed
+
+
+def test_squared_norms_of_sampled_gradients_cover_the_exact_one_on_longer_answers():
+    """E|g|^2 of answers of up to four tokens, each gradient formed by itself; false-alarm rate 1e-6."""
+    task = ArithmeticTask(per_digit_credit=True)
+    config, prompt = model_for(task, layers=1, width=8, heads=2), all_prompts(task)[[1234]]
+    theta = initial_parameters(config, 0, torch.float64)
+    noise = torch.randn(theta.shape, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    behaviour, minpro = theta + 0.1 * noise, theory.weight("minpro", clip=(0.8, 1.28))
+    drawn = sample_answers(
+        config, behaviour, prompt, task.maximum_length, per_prompt=20_000, generator=torch.Generator().manual_seed(4)
+    )
+    paid = rewards(task, prompt, drawn.answers)[:, None].expand(drawn.mask.shape)
+
+    def surrogate(theta, answer, weights):
+        log_probs = answer_logits(config, theta, prompt, answer[None])[0].log_softmax(-1)
+        return (weights * log_probs.gather(1, answer[:, None])[:, 0]).sum()
+
+    with torch.no_grad():
+        log_probs = answer_logits(config, theta, prompt, drawn.answers).log_softmax(-1)
+        log_pi = log_probs.gather(-1, drawn.answers[..., None])[..., 0]
+        log_ratio = torch.where(drawn.mask, log_pi - drawn.behaviour_log_probs, 0.0)
+        weights = torch.where(drawn.mask, minpro.coefficients(log_ratio, drawn.mask, paid) * paid, 0.0)
+    gradients = vmap(grad(surrogate), in_dims=(None, 0, 0), chunk_size=500)(theta, drawn.answers, weights)
+    squares = (gradients**2).sum(1).numpy()
+    pair = network_prompt(config, theta, task, prompt[0], behaviour_theta=behaviour)
+    exact, other = (network_moments([pair], theory.Estimator(w, "outcome")) for w in (minpro, "none"))
+    second, wrong = (m.variance + float(m.mean @ m.mean) for m in (exact, other))
+    bound = stats.norm.isf(FALSE_ALARM / 2) * squares.std(ddof=1) / np.sqrt(len(squares))
+    assert abs(squares.mean() - second) < bound
+    # Negative control: the weight left out.
+    assert abs(squares.mean() - wrong) > bound
