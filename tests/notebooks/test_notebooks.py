@@ -1,0 +1,84 @@
+"""Every notebook runs from clean, and says what is stored in it: the same numbers, to the last digit printed."""
+
+from pathlib import Path
+
+import pytest
+
+nbclient = pytest.importorskip("nbclient")
+nbformat = pytest.importorskip("nbformat")
+
+FOLDER = Path(__file__).parents[2] / "notebooks"
+NOTEBOOKS = sorted(FOLDER.glob("*.ipynb"))
+TEXTS = ("text/plain", "text/markdown", "text/latex")
+ONE_THREAD = dict.fromkeys(("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS"), "1")
+
+
+def said(cell):
+    """What a cell's outputs say, picture by picture and line by line."""
+    lines = []
+    for output in cell.get("outputs", []):
+        if output.output_type == "stream":
+            lines.append((output.name, output.text))
+        elif output.output_type == "error":
+            lines.append(("error", output.evalue))
+        else:
+            kinds = sorted(output.data)
+            texts = [output.data[kind] for kind in TEXTS if kind in output.data and "image/png" not in output.data]
+            lines.append((output.output_type, kinds, texts))
+    return lines
+
+
+def executed(notebook, folder):
+    copy = nbformat.from_dict(notebook)
+    for cell in copy.cells:
+        if cell.cell_type == "code":
+            cell.outputs, cell.execution_count = [], None
+    return nbclient.NotebookClient(copy, timeout=120, resources={"metadata": {"path": str(folder)}}).execute()
+
+
+@pytest.fixture(autouse=True)
+def surroundings(monkeypatch, tmp_path):
+    for name, value in ONE_THREAD.items():
+        monkeypatch.setenv(name, value)
+    # What IPython would keep of the session belongs to no notebook.
+    monkeypatch.setenv("IPYTHONDIR", str(tmp_path / "ipython"))
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: p.stem)
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::RuntimeWarning", "ignore::ResourceWarning")
+def test_a_notebook_says_again_what_is_stored_in_it(path, tmp_path):
+    stored = nbformat.read(path, as_version=4)
+    nbformat.validate(stored)
+    again = executed(stored, tmp_path)
+    for n, (before, after) in enumerate(zip(stored.cells, again.cells, strict=True)):
+        assert said(before) == said(after), f"cell {n} of {path.name}"
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: p.stem)
+def test_a_notebook_is_a_lesson(path):
+    """A question first, formulas, a picture, asserted identities, exercises that are checked; outputs are kept."""
+    cells = nbformat.read(path, as_version=4).cells
+    code = [cell for cell in cells if cell.cell_type == "code"]
+    text = "\n".join(cell.source for cell in cells if cell.cell_type == "markdown")
+    source = "\n".join(cell.source for cell in code)
+    assert cells[0].cell_type == "markdown"
+    assert "?" in cells[0].source
+    assert "$" in text
+    assert any("image/png" in output.get("data", {}) for cell in code for output in cell.outputs)
+    assert source.count("assert ") >= 3
+    assert source.count("check(") >= 2
+    assert all(cell.execution_count for cell in code)
+    # The public interface alone.
+    private = [line for line in source.splitlines() if "import" in line and ("._" in line or " _" in line)]
+    assert not private
+
+
+def test_a_changed_number_would_be_seen(tmp_path):
+    """Negative control: the comparison above tells a stored number from another one."""
+    cell = nbformat.v4.new_code_cell("1 + 1")
+    right = executed(nbformat.v4.new_notebook(cells=[cell]), tmp_path).cells[0]
+    wrong = nbformat.from_dict(right)
+    wrong.outputs[0].data["text/plain"] = "3"
+    assert said(right) != said(wrong)
+    with pytest.raises(nbclient.exceptions.CellExecutionError):
+        executed(nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell("assert 1 == 2")]), tmp_path)
