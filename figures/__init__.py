@@ -15,7 +15,7 @@ __all__ = ["FIGURES", "draw_all"]
 
 
 def draw_all(results_folder: str | Path, out_folder: str | Path) -> list[Path]:
-    """Draw every figure from the results of a sweep; returns what was written.
+    """Draw every figure from the results of a sweep or of an experiment; returns what was written.
 
     A figure that a table has no data for (a sweep of other things) is left out, and one that fails does not touch the
     others; each of the two is a sentence on standard error.
@@ -24,9 +24,12 @@ def draw_all(results_folder: str | Path, out_folder: str | Path) -> list[Path]:
         ValueError: the folder holds no table.
     """
     from figures.data import NothingToDrawError
+    from figures.runs import draw_experiment, holds_experiment
     from testbed.sweep import read_table
 
     results, out = Path(results_folder), Path(out_folder)
+    if holds_experiment(results):
+        return draw_experiment(results, out)
     read_table(results)  # without a table there is one sentence, not one per figure
     paths: list[Path] = []
     for name in FIGURES:

@@ -173,7 +173,8 @@ def train(
     learning_rate: Annotated[float | None, typer.Option("--learning-rate", metavar="X", show_default="3e-4")] = None,
     seed: Annotated[int | None, typer.Option("--seed", metavar="N", show_default="0")] = None,
     setting: Annotated[
-        list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help="Any other setting: task.digits=1.")
+        list[str] | None,
+        typer.Option("--set", metavar="NAME=VALUE", help="Any other setting: prompts=16, task.slack=1."),
     ] = None,
     exact: Annotated[bool, typer.Option("--exact", help="Bias, variance and cosine of the estimator.")] = False,
     device: Annotated[str, typer.Option("--device", metavar="NAME", help="cpu or cuda.")] = "cpu",
@@ -194,6 +195,31 @@ def train(
         "seed": seed,
     }  # fmt: skip
     raise typer.Exit(train_command(file, chosen, setting or [], out, exact=exact, device=device, as_json=json))
+
+
+@app.command()
+def experiment(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="staleness, or settings as TOML.")],
+    out: Annotated[
+        Path | None, typer.Option("--out", metavar="FOLDER", help="Where results go.", show_default="results/NAME")
+    ] = None,
+    workers: Annotated[
+        int | None, typer.Option("--workers", metavar="N", help="Local processes.", show_default="one per core")
+    ] = None,
+    quick: Annotated[bool, typer.Option("--quick", help="Two methods, two seeds, few updates.")] = False,
+    json: Json = False,
+) -> None:
+    """Compare methods by training: tuned fairly, then fresh seeds, with intervals.
+
+    `staleness` asks whether token-level methods lose stability under old rollouts
+    where MinPRO does not. Every method gets the same number of configurations;
+    every run is counted, collapsed ones too. Prints the tables, and writes them
+    with the runs, their curves and figures. The same command goes on where a
+    killed one was. Needs PyTorch.
+    """
+    from testbed.arithmetic.experiment.command import experiment_command
+
+    raise typer.Exit(experiment_command(name, out, workers, quick=quick, as_json=json))
 
 
 def main() -> None:

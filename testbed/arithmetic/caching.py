@@ -52,6 +52,11 @@ def base_model(
     return found
 
 
+def is_cached(of: ArithmeticTask, config: ModelConfig, settings: WarmUp = _DEFAULT) -> bool:
+    """Whether `base_model` would find it in the cache folder."""
+    return (cache_folder() / f"{content_key(of, config, settings)}.npz").is_file()
+
+
 def content_key(of: ArithmeticTask, config: ModelConfig, settings: WarmUp) -> str:
     """A hash of the task, the network, the warm-up, the code that decides the outcome, and PyTorch's version.
 

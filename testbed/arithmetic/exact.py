@@ -28,6 +28,7 @@ from testbed.arithmetic.task import ArithmeticTask
 from testbed.arithmetic.tree import AnswerTree, answer_tree
 from testbed.arithmetic.trees import DIGITS, first_states, tree_entropy, tree_log_probs, tree_rewards, tree_values
 from testbed.arithmetic.vocabulary import END
+from theory.engines.problem import EngineRefusal
 
 Array = NDArray[np.float64]
 
@@ -75,7 +76,7 @@ class NetworkPrompt:
         """
         count = self.tree.prefixes * self.target.actions
         if count * len(self.theta) > MOST_JACOBIAN:
-            raise ValueError(
+            raise EngineRefusal(
                 f"the Jacobian of {count} logits in {len(self.theta)} parameters is beyond {MOST_JACOBIAN:.0e} "
                 "numbers; expected shorter answers or a smaller network, or variance=False"
             )
@@ -229,7 +230,7 @@ class Evaluation:
     greedy_accuracy: float
     """Share of prompts whose likeliest token at each step gives the right answer."""
     pass_at: dict[int, float]
-    """k -> probability that at least one of k sampled answers is right, 1 - (1 - p)^k averaged over prompts."""
+    """k = 1..128 -> probability that one of k sampled answers is right, 1 - (1 - p)^k averaged over prompts."""
     entropy: float
     """Nats per token, under the policy itself."""
     length: float
@@ -239,7 +240,7 @@ class Evaluation:
 def evaluate(
     config: ModelConfig, theta: Tensor, task: ArithmeticTask, prompts: Tensor, sampler: Sampler | None = None
 ) -> Evaluation:
-    """Exact expected reward, accuracy, pass@k for k = 1, 2, 4, ..., 128 and entropy on prompts (M, L).
+    """Exact expected reward, accuracy, pass@k for k = 1..128 and entropy on prompts (M, L).
 
     Sums over all answers in float64, of log-probabilities computed in the dtype of theta.
 
@@ -256,7 +257,7 @@ def evaluate(
         expected_reward=float(reward.mean()),
         accuracy=float(right.mean()),
         greedy_accuracy=float(greedy.mean()),
-        pass_at={2**i: float(np.mean(-np.expm1(2**i * np.log1p(-np.minimum(right, 1 - 1e-16))))) for i in range(8)},
+        pass_at={k: float(np.mean(-np.expm1(k * np.log1p(-np.minimum(right, 1 - 1e-16))))) for k in range(1, 129)},
         entropy=float(entropy.sum() / tokens.sum()),
         length=float(tokens.mean()),
     )

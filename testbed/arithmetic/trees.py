@@ -207,6 +207,8 @@ class TreeDivergences:
     ess: Tensor
     """1 / E_mu[rho^2] with rho the ratio of the whole answer, in (0, 1]; 0 where support is lost, as the theory has it
     (the chi-square divergence of pi from mu is then infinite)."""
+    lost_mass: Tensor
+    """Probability under pi of the answers that mu never gives."""
 
 
 def tree_divergences(task: ArithmeticTask, policy_log_probs: Tensor, behaviour_log_probs: Tensor) -> TreeDivergences:
@@ -218,16 +220,21 @@ def tree_divergences(task: ArithmeticTask, policy_log_probs: Tensor, behaviour_l
     log_pi, log_mu = policy_log_probs.double(), behaviour_log_probs.double()
     ours, theirs = tree_visits(task, log_pi), tree_visits(task, log_mu)
     second: list[Tensor] = []
+    kept: list[Tensor] = []
     for pi, mu in zip(reversed(_levels(task, log_pi)), reversed(_levels(task, log_mu)), strict=True):
         share = torch.where(torch.isneginf(pi), 0.0, (2.0 * pi - mu).exp())
         after = functional.pad(second[-1].unflatten(1, (-1, DIGITS)), (0, 1), value=1.0) if second else 1.0
         second.append(torch.where(share > 0.0, share * after, 0.0).sum(-1))
+        given = torch.where(torch.isneginf(mu), 0.0, pi.exp())
+        later = functional.pad(kept[-1].unflatten(1, (-1, DIGITS)), (0, 1), value=1.0) if kept else 1.0
+        kept.append((given * later).sum(-1))
     return TreeDivergences(
         _total(theirs, _expectation(log_mu, log_mu - log_pi).sum(-1)),
         _total(ours, _expectation(log_pi, log_pi - log_mu).sum(-1)),
         theirs.sum(1),
         ours.sum(1),
         1.0 / second[-1][:, 0],
+        (1.0 - kept[-1][:, 0]).clamp(min=0.0),
     )
 
 

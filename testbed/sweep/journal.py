@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any
@@ -25,7 +26,7 @@ class Journal:
         """`code` identifies the code whose results count."""
         self.finished: dict[str, Mapping[str, Any]] = {}
         self._folder, self._code = folder, code
-        self._lock: IO[bytes] | None = None
+        self._lock: AbstractContextManager[None] | None = None
         self._file: IO[bytes] | None = None
 
     def __enter__(self) -> Journal:
@@ -34,16 +35,8 @@ class Journal:
         Raises:
             ValueError: another process is writing to the same folder.
         """
-        self._folder.mkdir(parents=True, exist_ok=True)
-        # A file of its own: a lock on the journal would be lost when the journal is replaced.
-        self._lock = (self._folder / "journal.lock").open("wb")
-        try:
-            _lock(self._lock)
-        except OSError:
-            self._lock.close()
-            raise ValueError(
-                f"another sweep is writing to {str(self._folder)!r}; expected a folder of its own"
-            ) from None
+        self._lock = locked(self._folder, "journal.lock")
+        self._lock.__enter__()
         path = self._folder / FILE
         lines = path.read_bytes().splitlines(keepends=True) if path.exists() else []
         good = [line for line in lines if self._take(line)]
@@ -78,10 +71,28 @@ class Journal:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         """Close; the lock goes with the file."""
-        for file in (self._file, self._lock):
-            if file is not None:
-                file.close()
+        if self._file is not None:
+            self._file.close()
+        if self._lock is not None:
+            self._lock.__exit__(None, None, None)
         self._file = self._lock = None
+
+
+@contextmanager
+def locked(folder: Path, name: str = "run.lock") -> Iterator[None]:
+    """Hold a folder, which is made where it does not exist; the lock goes with the process, however that ends.
+
+    Raises:
+        ValueError: another process holds it.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    # A file of its own: a lock on a file that is replaced would be lost.
+    with (folder / name).open("wb") as file:
+        try:
+            _lock(file)
+        except OSError:
+            raise ValueError(f"another run is writing to {str(folder)!r}; expected a folder of its own") from None
+        yield
 
 
 def write_whole(path: Path, content: bytes) -> None:

@@ -30,31 +30,51 @@ _SOURCES = (
 
 
 @cache
-def code_fingerprint() -> str:
-    """A hash of the source code and library versions that decide what a cell computes."""
-    digest = hashlib.sha256(f"numpy {np.__version__} scipy {scipy.__version__}".encode())
+def code_fingerprint(sources: tuple[str, ...] = _SOURCES, libraries: tuple[str, ...] = ()) -> str:
+    """A hash of the source code and library versions that decide what a task computes; by default a sweep's cell.
+
+    Args:
+        sources: files and folders of testbed; all of theory counts always.
+        libraries: packages beside NumPy and SciPy whose versions count.
+    """
+    versions = [f"numpy {np.__version__} scipy {scipy.__version__}", *(f"{name} {version(name)}" for name in libraries)]
+    digest = hashlib.sha256(" ".join(versions).encode())
     theory_root, testbed_root = Path(theory.__path__[0]), Path(testbed.__path__[0])
-    for root, parts in ((theory_root, (".",)), (testbed_root, _SOURCES)):
+    for root, parts in ((theory_root, (".",)), (testbed_root, sources)):
         for path in sorted(p for part in parts for p in _python_files(root / part)):
             digest.update(path.relative_to(root).as_posix().encode() + b"\0" + path.read_bytes() + b"\0")
     return digest.hexdigest()
 
 
-def provenance() -> dict[str, Any]:
-    """Versions, the commit where it is known, and the machine's size; nothing that names the machine or its user."""
+def provenance(code: str | None = None) -> dict[str, Any]:
+    """Versions, the commit where it is known, and the machine's size; nothing that names the machine or its user.
+
+    Args:
+        code: fingerprint of the code that counts; by default that of a sweep's cells.
+    """
     commit = _git("rev-parse", "HEAD") if _git("ls-files", "--error-unmatch", Path(__file__).name) is not None else None
     return {
-        "package": _version("offpolicy-testbed"),
-        "code": code_fingerprint(),
+        "package": version("offpolicy-testbed"),
+        "code": code_fingerprint() if code is None else code,
         "git_commit": commit,
         "git_dirty": None if commit is None else bool(_git("status", "--porcelain", "--untracked-files=no")),
         "python": platform.python_version(),
         "numpy": np.__version__,
         "scipy": scipy.__version__,
-        "pyarrow": _version("pyarrow"),
+        "pyarrow": version("pyarrow"),
         "system": f"{platform.system()} {platform.machine()}",
         "cores": os.cpu_count(),
     }
+
+
+def cpu_model() -> str:
+    """The processor's name as its maker gives it; what Python knows of it where the system does not tell."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        lines = []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor() or platform.machine()
 
 
 def _python_files(path: Path) -> list[Path]:
@@ -63,7 +83,8 @@ def _python_files(path: Path) -> list[Path]:
     return list(path.rglob("*.py"))
 
 
-def _version(package: str) -> str | None:
+def version(package: str) -> str | None:
+    """Of an installed package; None where it is not installed."""
     try:
         return importlib.metadata.version(package)
     except importlib.metadata.PackageNotFoundError:

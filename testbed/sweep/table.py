@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,19 +25,26 @@ _MISSING = {"string": "", "int64": None, "float64": math.nan}
 def write_table(folder: Path, rows: Iterable[Mapping[str, Any]], trajectories: tuple[int, ...]) -> list[Path]:
     """Write table.parquet, table.csv and, for readers of the latter, columns.csv. Returns their paths."""
     known = columns(trajectories)
+    return [*write_rows(folder, "table", rows, known), write_sheet(folder, "columns", known)]
+
+
+def write_rows(folder: Path, stem: str, rows: Iterable[Mapping[str, Any]], known: Sequence[Column]) -> list[Path]:
+    """Write STEM.parquet and STEM.csv with these columns. Returns their paths."""
     table = _arrow_table(list(rows), known)
     as_parquet, as_csv = pa.BufferOutputStream(), pa.BufferOutputStream()
     pa_parquet.write_table(table, as_parquet, compression="zstd")
     pa_csv.write_csv(table, as_csv)
-    sheet = [("name", "type", "unit", "description"), *((c.name, c.type, c.unit, c.description) for c in known)]
-    contents = {
-        PARQUET: as_parquet.getvalue().to_pybytes(),
-        "table.csv": as_csv.getvalue().to_pybytes(),
-        "columns.csv": csv_text(sheet),
-    }
+    contents = {f"{stem}.parquet": as_parquet, f"{stem}.csv": as_csv}
     for name, content in contents.items():
-        write_whole(folder / name, content)
+        write_whole(folder / name, content.getvalue().to_pybytes())
     return [folder / name for name in contents]
+
+
+def write_sheet(folder: Path, stem: str, known: Sequence[Column]) -> Path:
+    """Write STEM.csv, which says what columns hold."""
+    sheet = [("name", "type", "unit", "description"), *((c.name, c.type, c.unit, c.description) for c in known)]
+    write_whole(folder / f"{stem}.csv", csv_text(sheet))
+    return folder / f"{stem}.csv"
 
 
 def read_table(path: str | Path) -> dict[str, NDArray[Any]]:
@@ -67,7 +74,7 @@ def csv_text(rows: Iterable[Iterable[Any]]) -> bytes:
     return text.getvalue().encode()
 
 
-def _arrow_table(rows: list[Mapping[str, Any]], known: list[Column]) -> pa.Table:
+def _arrow_table(rows: list[Mapping[str, Any]], known: Sequence[Column]) -> pa.Table:
     fields, arrays = [], []
     for column in known:
         kind = getattr(pa, column.type)()

@@ -68,7 +68,17 @@ def test_help_loads_nothing_heavy_and_answers_at_once():
 
 
 @pytest.mark.parametrize(
-    "arguments", [["--help"], ["list", "--help"], ["sweep", "--help"], ["train", "--help"], ["figures", "--help"], ["-h"], []]
+    "arguments",
+    [
+        ["--help"],
+        ["list", "--help"],
+        ["sweep", "--help"],
+        ["train", "--help"],
+        ["experiment", "--help"],
+        ["figures", "--help"],
+        ["-h"],
+        [],
+    ],
 )
 def test_help_fits_a_screen(arguments, run, monkeypatch):
     monkeypatch.setenv("COLUMNS", "80")

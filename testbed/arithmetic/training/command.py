@@ -16,8 +16,12 @@ from typing import Any
 import torch
 
 from testbed import spelling
+from testbed.arithmetic.caching import is_cached
+from testbed.arithmetic.training.folder import RUN
+from testbed.arithmetic.training.provenance import training_code
 from testbed.arithmetic.training.running import TrainingRun, train
 from testbed.arithmetic.training.settings import Training
+from testbed.arithmetic.training.state import FILE as CHECKPOINT
 from testbed.sweep.choices import canonical
 
 EXACT_CHECKPOINTS = 4
@@ -29,13 +33,15 @@ _SHOWN = {
     "entropy": ("entropy", "{:.3f}"),
     "kl_behaviour_policy": ("KL(mu||pi)", "{:.4f}"),
     "ess": ("ESS", "{:.3f}"),
-    "clip_fraction": ("clipped", "{:.3f}"),
+    "clip_fraction": ("altered", "{:.3f}"),
     "relative_bias": ("bias", "{:.3f}"),
     "cosine": ("cosine", "{:.4f}"),
     "effective_step": ("step", "{:.3f}"),
     "relative_standard_deviation": ("std", "{:.2f}"),
 }
 _MOST_ROWS = 16
+# These are spelled with options, and are not Python literals.
+_TEXTS = ("weight", "signal", "score", "reduction")
 
 
 def train_command(
@@ -52,22 +58,26 @@ def train_command(
     settings = settings_of(file, chosen, others, exact=exact)
     _check_device(device)
     # Runs of equal settings share a folder, so that the same command goes on where it was.
-    key = hashlib.sha256(canonical([settings.plain, device]).encode()).hexdigest()[:8]
+    key = hashlib.sha256(canonical([settings.plain, device, training_code()]).encode()).hexdigest()[:8]
     folder = out or Path("results") / "train" / f"{settings.estimator.weight.name}-K{settings.staleness}-{key}"
     torch.set_num_threads(1)
-    began = time.perf_counter()
+    began, before = time.perf_counter(), (folder / RUN).exists()
+    if not is_cached(settings.task, settings.config, settings.warm_up):
+        _say("warming up the base model, once")
     try:
         with _progress() as progress:
             run = train(settings, folder=folder, device=device, progress=progress)
     except KeyboardInterrupt:
-        _say(f"interrupted; the last checkpoint is in {folder}, and the same command goes on from there")
+        kept = (folder / CHECKPOINT).exists()
+        _say(f"interrupted; the same command goes on from the last checkpoint in {folder}" if kept else "interrupted")
         return 130
     if as_json:
-        print(json.dumps(_data(run, folder), indent=2))
+        print(json.dumps(_data(run, folder), indent=2, allow_nan=False))
     else:
         _print(run)
     sys.stdout.flush()
-    _say(f"{settings.steps} updates in {time.perf_counter() - began:.1f} s; {folder}")
+    made = "read from" if before else f"{run.updates} updates in {time.perf_counter() - began:.1f} s;"
+    _say(f"{made} {folder}")
     return 0
 
 
@@ -80,13 +90,15 @@ def settings_of(file: Path | None, chosen: dict[str, Any], others: Sequence[str]
     data: dict[str, Any] = {}
     if file is not None:
         try:
-            data = tomllib.loads(file.read_text())
-        except tomllib.TOMLDecodeError as why:
+            data = tomllib.loads(file.read_text(encoding="utf-8"))
+        except ValueError as why:
             raise ValueError(f"{str(file)!r} is no TOML: {why}") from None
     given = {**{name: value for name, value in chosen.items() if value is not None}, **_pairs(others)}
     for name, value in given.items():
         table, dot, inner = name.partition(".")
         if dot:
+            if not isinstance(data.get(table, {}), dict):
+                raise ValueError(f"{table} is {data[table]!r}; expected a table, of which {inner} is a setting")
             data[table] = {**data.get(table, {}), inner: value}
         else:
             data[name] = value
@@ -103,7 +115,7 @@ def _pairs(others: Sequence[str]) -> dict[str, Any]:
         name, equals, value = pair.partition("=")
         if not equals or not all(part.isidentifier() for part in name.strip().split(".")):
             raise ValueError(f"--set is {pair!r}; expected name=value, such as prompts=16 or task.digits=1")
-        result[name.strip()] = spelling.literal(value)
+        result[name.strip()] = value.strip() if name.strip() in _TEXTS else spelling.literal(value)
     return result
 
 
@@ -130,10 +142,15 @@ def _print(run: TrainingRun) -> None:
     cells += [["-" if math.isnan(x) else form.format(x) for x, form in _row(log, shown, i)] for i in rows]
     widths = [max(len(line[c]) for line in cells) for c in range(len(shown))]
     say += ["", *("  ".join(cell.rjust(w) for cell, w in zip(line, widths, strict=True)) for line in cells), ""]
-    say.append("reward, pass@k: exact on held-out prompts. Entropy, KL: nats per token. ESS: of sequence ratios.")
+    say.append("reward, pass@k: exact, on held-out prompts.")
+    if settings.tree_prompts:
+        say.append(
+            f"entropy, KL, ESS: exact, on {settings.tree_prompts} of them; nats per token; ESS of sequence ratios."
+        )
+    say.append("altered: share of the update's tokens whose coefficient is not the product of ratios it starts from.")
     if "cosine" in shown:
         say.append(
-            "bias, cosine, step, std: exact, of one draw of the estimator, against the gradient on training prompts."
+            f"bias, cosine, step, std: exact, of a draw of the estimator, on {settings.exact_prompts} training prompts."
         )
     if run.refused is not None:
         say.append(f"bias, cosine: not known, {run.refused}.")
@@ -141,6 +158,8 @@ def _print(run: TrainingRun) -> None:
         say.append("The run has not collapsed.")
     else:
         say.append(f"The run collapsed, first seen after update {run.collapsed_at}: {run.collapse}.")
+    if run.stopped is not None:
+        say.append(f"It ended after update {run.updates}: {run.stopped}.")
     print("\n".join(say))
 
 
@@ -157,12 +176,12 @@ def _task(settings: Training) -> str:
 
 def _data(run: TrainingRun, folder: Path) -> dict[str, Any]:
     rows = [
-        {name: None if math.isnan(values[i]) else float(values[i]) for name, values in run.log.items()}
+        {name: float(values[i]) if math.isfinite(values[i]) else None for name, values in run.log.items()}
         for i in range(len(run.log["step"]))
     ]
     return {
-        "settings": run.settings.plain, "collapsed_at": run.collapsed_at, "collapse": run.collapse, "refused": run.refused,
-        "folder": str(folder), "rows": rows,
+        "settings": run.settings.plain, "updates": run.updates, "collapsed_at": run.collapsed_at,
+        "collapse": run.collapse, "stopped": run.stopped, "refused": run.refused, "folder": str(folder), "rows": rows,
     }  # fmt: skip
 
 

@@ -57,7 +57,8 @@ def batch_gradient(
 ) -> BatchGradient:
     """Average over the draws of a batch of sum over tokens of c_t psi_t score_t, reduced as the estimator says.
 
-    A draw is one answer, one group of answers to one prompt, or `reduction.batch` answers in a row.
+    NaN throughout where the policy is not a number at some sampled token. A draw is one answer, one group of answers to
+    one prompt, or `reduction.batch` answers in a row.
 
     Args:
         config: sizes of the network.
@@ -75,6 +76,9 @@ def batch_gradient(
     with torch.no_grad():
         outcome = rewards(task, prompts.repeat_interleave(len(mask) // len(prompts), 0), rollout.answers)
         log_ratio = torch.where(mask, log_prob - rollout.behaviour_log_probs, 0.0)
+        if not bool(torch.isfinite(log_ratio).all()):
+            nothing = torch.full_like(log_ratio, torch.nan)
+            return BatchGradient(torch.full_like(theta, torch.nan), outcome, nothing, nothing, nothing)
         psi = token_signals(
             estimator.signal, task, prompts, rollout.answers, mask, outcome,
             lambda: tree_log_probs(config, theta, task, prompts),

@@ -29,6 +29,8 @@ from theory.weights.tokens import Tokens, tokens_of
 Row = dict[str, float]
 
 PASS_AT = tuple(2**i for i in range(1, 8))
+CLIPPED_PRODUCTS = ("cispo", "gspo", "minpro", "ppo_clip")
+"""Weights whose option `clip` bounds the product of ratios that they start from."""
 _QUANTILES = {"ratio_min": 0.0, "ratio_q01": 0.01, "ratio_q50": 0.5, "ratio_q99": 0.99, "ratio_max": 1.0}
 # Where two coefficients differ by rounding alone they are the same.
 _SAME = 1e-9
@@ -36,7 +38,7 @@ _SAME = 1e-9
 
 def columns(settings: Training) -> dict[str, str]:
     """Column -> what it holds, in the order of the table."""
-    T = settings.task.maximum_length
+    T, trees, exact = settings.task.maximum_length, settings.tree_prompts, settings.exact_prompts
     return {
         "step": "updates made before: the row is of the policy after so many",
         "reward": "mean over the answers of the update",
@@ -46,24 +48,29 @@ def columns(settings: Training) -> dict[str, str]:
         "ratio_q50": "median",
         "ratio_q99": "quantile 0.99",
         "ratio_max": "largest",
-        "clip_fraction": "share of tokens whose coefficient is not what the weight is before clips and masks",
+        "clip_fraction": "share of tokens whose coefficient is not the product of ratios that the weight starts from: "
+        "clipped, masked, or bent",
         "zero_fraction": "share of tokens with a coefficient of zero",
-        "floor_fraction": "share of tokens whose weight, before the clip, is below the clip's lower bound",
+        "floor_fraction": "share of tokens whose weight, before the clip, is below the clip's lower bound; NaN where "
+        "the clip bounds something else",
         "ceiling_fraction": "share of tokens whose weight, before the clip, is above the clip's upper bound",
         **{f"floor_{t + 1}": f"floor_fraction of the tokens at position {t + 1} of the answer" for t in range(T)},
         "gradient_norm": "length of the gradient, before it is shortened",
-        "expected_reward": "exact, on held-out prompts; with credit per digit on those of the trees",
+        "expected_reward": f"exact, on held-out prompts; with credit per digit on {trees} of them",
         "accuracy": "exact probability of the right answer on held-out prompts: pass@1",
         "greedy_accuracy": "share of held-out prompts that greedy decoding answers right",
         **{f"pass_at_{k}": f"exact probability that one of {k} answers is right" for k in PASS_AT},
-        "entropy": "nats per token of the policy, exact",
-        "kl_behaviour_policy": "KL(mu || pi), nats per token of mu, exact",
-        "kl_policy_behaviour": "KL(pi || mu), nats per token of pi, exact",
-        "ess": "effective sample size of sequence ratios as a share, 1 / E_mu[W^2], exact, mean over prompts",
-        "relative_bias": "|E[g_hat] - g| / |g| of the estimator in use, exact, on training prompts",
-        "cosine": "of E[g_hat] and g, exact",
-        "effective_step": "|E[g_hat]| / |g|, exact",
-        "relative_standard_deviation": "sqrt(trace of the covariance) / |g| of one draw, exact",
+        "entropy": f"nats per token of the policy, exact, on {trees} held-out prompts",
+        "kl_behaviour_policy": f"KL(mu || pi), nats per token of mu, exact, on {trees} held-out prompts",
+        "kl_policy_behaviour": f"KL(pi || mu), nats per token of pi, exact, on {trees} held-out prompts",
+        "ess": "effective sample size of sequence ratios as a share, 1 / E_mu[W^2], exact, mean over "
+        f"{trees} held-out prompts; 0 where support is lost",
+        "lost_mass": f"probability under pi of answers that mu never gives, exact, on {trees} held-out prompts",
+        "relative_bias": f"|E[g_hat] - g| / |g| of the estimator in use, exact, on {exact} training prompts",
+        "cosine": f"of E[g_hat] and g, exact, on {exact} training prompts",
+        "effective_step": f"|E[g_hat]| / |g|, exact, on {exact} training prompts",
+        "relative_standard_deviation": "sqrt(trace of the covariance) / |g| of one draw, exact, on "
+        f"{exact} training prompts",
     }
 
 
@@ -115,6 +122,7 @@ class Monitor:
             "kl_behaviour_policy": float(apart.kl_behaviour_policy.sum() / apart.tokens_behaviour.sum()),
             "kl_policy_behaviour": float(apart.kl_policy_behaviour.sum() / apart.tokens_policy.sum()),
             "ess": float(apart.ess.mean()),
+            "lost_mass": float(apart.lost_mass.mean()),
         }
         if task.per_digit_credit:
             earned = tree_values(task, tree_rewards(task, self.trees), pi).expected_reward
@@ -143,25 +151,29 @@ class Monitor:
 
 def of_update(estimator: theory.Estimator, made: BatchGradient, mask: Tensor) -> Row:
     """What the tokens of an update were given."""
-    count = mask.sum()
+    row = {
+        "reward": float(made.outcome.mean()),
+        "length": float(mask.sum(1).double().mean()),
+        "gradient_norm": float(made.gradient.double().norm()),
+    }
+    if bool(torch.isnan(made.coefficients).any()):
+        return row
+    count = mask.sum().double()
     ratio = made.log_ratio[mask].exp().cpu()
     spread = torch.quantile(ratio, torch.tensor(list(_QUANTILES.values()), dtype=ratio.dtype))
     before = product(_tokens(made, mask), estimator.weight.parts)
     off = (made.coefficients - before).abs() > _SAME * before.abs()
 
     def share(which: Tensor) -> float:
-        return float((which & mask).sum() / count)
+        return float((which & mask).sum().double() / count)
 
-    row = {
-        "reward": float(made.outcome.mean()),
-        "length": float(mask.sum(1).double().mean()),
+    row |= {
         **dict(zip(_QUANTILES, spread.tolist(), strict=True)),
         "clip_fraction": share(off),
         "zero_fraction": share(made.coefficients == 0.0),
-        "gradient_norm": float(made.gradient.double().norm()),
     }
     clip = estimator.weight.options.get("clip")
-    if clip is None or len(clip) != 2:
+    if clip is None or estimator.weight.name not in CLIPPED_PRODUCTS:
         return row
     below = (before < clip[0]) & mask
     positions = below.sum(0).double() / mask.sum(0)

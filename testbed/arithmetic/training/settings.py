@@ -14,6 +14,7 @@ from testbed import spelling
 from testbed.arithmetic.model import ModelConfig, model_for
 from testbed.arithmetic.sampling import Sampler
 from testbed.arithmetic.task import ArithmeticTask
+from testbed.arithmetic.training.signals import needed_values
 from testbed.arithmetic.trees import MOST_PREFIXES
 from testbed.arithmetic.warmup import WarmUp
 from theory import checks
@@ -32,11 +33,14 @@ class Training:
 
     task: ArithmeticTask = field(default_factory=ArithmeticTask)
     weight: str = "ppo_clip"
-    """As it is spelled: `minpro(clip=(0.8, 1.28))`; or a preset such as `trl:grpo/dapo`, which brings its own signal
-    and reduction."""
-    signal: str = "group(size=8)"
-    score: Literal["own", "cumulative"] = "own"
-    reduction: str = "sum"
+    """As it is spelled: `minpro(clip=(0.8, 1.28))`; or a preset such as `trl:grpo/dapo`, which brings its own signal,
+    score and reduction."""
+    signal: str | None = None
+    """By default `group(size=8)`, or the preset's."""
+    score: Literal["own", "cumulative"] | None = None
+    """By default own, or the preset's."""
+    reduction: str | None = None
+    """By default sum, or the preset's."""
     staleness: int = 0
     """K: answers are sampled by the policy of so many updates ago; until there is one, by the base model."""
     old_staleness: int = 0
@@ -84,14 +88,22 @@ class Training:
 
     def __post_init__(self) -> None:
         """Check every setting."""
+        for name in ("weight", "signal", "score", "reduction"):
+            value = getattr(self, name)
+            if not isinstance(value, str) and (name == "weight" or value is not None):
+                raise ValueError(f"{name} is {value!r}; expected a name as text")
+        for name, kind in _NESTED.items():
+            if not isinstance(getattr(self, name), kind):
+                raise ValueError(f"{name} is {getattr(self, name)!r}; expected a table of {kind.__name__}'s settings")
         for name, least in _WHOLE.items():
             checks.whole_number(name, getattr(self, name), least, name)
         for name in ("learning_rate", "weight_decay", "collapse_reward", "collapse_entropy"):
             checks.non_negative(name, getattr(self, name))
-        checks.known_name("score", self.score, ("own", "cumulative"))
-        object.__setattr__(self, "betas", tuple(self.betas))
-        if len(self.betas) != 2 or not all(isinstance(b, Real) and 0.0 <= b < 1.0 for b in self.betas):
+        if not isinstance(self.exact_variance, bool):
+            raise ValueError(f"exact_variance is {self.exact_variance!r}; expected True or False")
+        if not isinstance(self.betas, (tuple, list)) or len(self.betas) != 2 or not all(map(_is_decay, self.betas)):
             raise ValueError(f"betas is {self.betas!r}; expected two numbers from 0 up to 1, exclusive")
+        object.__setattr__(self, "betas", tuple(self.betas))
         limit = self.max_gradient_norm
         if limit is not None and not (isinstance(limit, Real) and 0.0 < limit < math.inf):
             raise ValueError(f"max_gradient_norm is {limit!r}; expected a positive number, or None")
@@ -101,16 +113,27 @@ class Training:
                 "no older than the rollouts"
             )
         _check_draws(self.estimator, self.prompts, self.answers)
-        if self.tree_prompts or self.exact_every:
-            _check_trees(self.task)
+        _check_trees(self)
+        reduction = self.estimator.reduction
+        if self.exact_every and reduction.batch > 1 and not isinstance(self.estimator.signal, theory.GroupSignal):
+            raise ValueError(
+                f"reduction {reduction.name}(batch={reduction.batch}) mixes answers to several prompts, of which there "
+                "are no exact moments; expected exact_every=0, or a reduction without a batch"
+            )
 
     @cached_property
     def estimator(self) -> theory.Estimator:
         """The four choices as one object."""
-        if ":" in self.weight:
-            return theory.preset(self.weight).estimator
-        weight = spelling.weight(self.weight)
-        return theory.Estimator(weight, spelling.signal(self.signal), self.score, spelling.reduction(self.reduction))
+        if ":" not in self.weight:
+            weight, signal = spelling.weight(self.weight), spelling.signal(self.signal or DEFAULT_SIGNAL)
+            return theory.Estimator(weight, signal, self.score or "own", spelling.reduction(self.reduction or "sum"))
+        for name in ("signal", "score", "reduction"):
+            if getattr(self, name) is not None:
+                raise ValueError(
+                    f"weight is the preset {self.weight!r}, which brings its own {name}; got {name}="
+                    f"{getattr(self, name)!r}, expected none"
+                )
+        return theory.preset(self.weight).estimator
 
     @property
     def config(self) -> ModelConfig:
@@ -130,10 +153,9 @@ class Training:
             ValueError: a name that is no setting, or what the settings themselves raise.
         """
         given = dict(data)
-        nested = {"task": ArithmeticTask, "sampler": Sampler, "warm_up": WarmUp}
         for name in given:
             checks.known_name("setting", name, [f.name for f in fields(Training)])
-        for name, kind in nested.items():
+        for name, kind in _NESTED.items():
             if isinstance(given.get(name), Mapping):
                 for inner in given[name]:
                     checks.known_name("setting", inner, [f.name for f in fields(kind)], of=name)
@@ -141,6 +163,8 @@ class Training:
         return Training(**given)
 
 
+DEFAULT_SIGNAL = "group(size=8)"
+_NESTED: dict[str, Any] = {"task": ArithmeticTask, "sampler": Sampler, "warm_up": WarmUp}
 _WHOLE = {
     **dict.fromkeys(("staleness", "old_staleness", "learning_rate_warmup", "seed", "tree_prompts", "exact_every"), 0),
     **dict.fromkeys(("steps", "prompts", "answers", "evaluate_every", "evaluation_prompts"), 1),
@@ -148,13 +172,24 @@ _WHOLE = {
 }
 
 
-def _check_trees(task: ArithmeticTask) -> None:
-    T = task.maximum_length
+def _is_decay(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and 0.0 <= value < 1.0
+
+
+def _check_trees(settings: Training) -> None:
+    T, signal = settings.task.maximum_length, settings.estimator.signal
     prefixes = sum(10**k for k in range(T))
-    if prefixes > MOST_PREFIXES:
+    if prefixes <= MOST_PREFIXES:
+        return
+    wanted = [
+        *(["tree_prompts=0"] if settings.tree_prompts else []),
+        *(["exact_every=0"] if settings.exact_every else []),
+        *(["a signal without exact values"] if needed_values(signal) else []),
+    ]
+    if wanted:
         raise ValueError(
             f"answers of up to {T} tokens have {prefixes} prefixes, more than the {MOST_PREFIXES} of a tree; expected "
-            "shorter ones, or tree_prompts=0 and exact_every=0"
+            f"shorter ones, or {' and '.join(wanted)}"
         )
 
 

@@ -15,11 +15,14 @@ LogProbs = Callable[[], Tensor]
 """() -> (M, S_p, A) log-probabilities of a policy over the trees of the prompts; called where they are needed."""
 
 
-def needs_behaviour(signal: theory.Signal | theory.GroupSignal) -> bool:
-    """Whether exact values of the behaviour policy enter."""
+def needed_values(signal: theory.Signal | theory.GroupSignal) -> str:
+    """Whose exact values a signal takes, "target" or "behaviour"; empty where it takes none."""
     if isinstance(signal, theory.GroupSignal):
-        return False
-    return signal.name.startswith("behaviour_") or signal.baseline in ("behaviour_value", "expected_return")
+        return ""
+    if signal.baseline == "expected_return":
+        return "behaviour"
+    named = signal.name if signal.name.endswith(("_advantage", "_action_value")) else str(signal.baseline)
+    return named.partition("_")[0] if named.startswith(("target_", "behaviour_")) else ""
 
 
 def token_signals(
@@ -51,22 +54,21 @@ def token_signals(
     rows = torch.arange(len(prompts), device=answers.device).repeat_interleave(len(answers) // len(prompts))[:, None]
     states = prefix_states(answers)
 
-    def values(of: LogProbs) -> tuple[Tensor, Tensor, Tensor]:
+    def values() -> tuple[Tensor, Tensor, Tensor]:
         """State and action values of every token, and the expected reward of every answer's prompt."""
+        of = policy if needed_values(signal) == "target" else behaviour
         found = tree_values(task, tree_rewards(task, prompts), of())
         return found.state[rows, states], found.action[rows, states, answers], found.expected_reward[rows]
 
     if signal.name.endswith(("_advantage", "_action_value")):
-        state, action, _ = values(policy if signal.name.startswith("target") else behaviour)
+        state, action, _ = values()
         return torch.where(mask, action - state if signal.name.endswith("_advantage") else action, 0.0)
     if signal.name == "reward":
         last = mask & ~torch.cat([mask[:, 1:], torch.zeros_like(mask[:, :1])], dim=1)
         return torch.where(last, outcome[:, None], 0.0)
     centred = outcome[:, None].expand(mask.shape)
     if signal.baseline == "expected_return":
-        centred = centred - values(behaviour)[2]
+        centred = centred - values()[2]
     elif signal.baseline != "none":
-        known = signal.baseline in ("target_value", "behaviour_value")
-        whose = policy if signal.baseline == "target_value" else behaviour
-        centred = centred - (values(whose)[0] if known else float(signal.baseline))
+        centred = centred - (values()[0] if needed_values(signal) else float(signal.baseline))
     return torch.where(mask, centred, 0.0)

@@ -36,6 +36,8 @@ class State:
     rows: list[dict[str, float]] = field(default_factory=list)
     collapsed_at: int | None = None
     collapse: str | None = None
+    stopped: str | None = None
+    """Why no further update could be made."""
     refused: str | None = None
     """Why no exact engine takes the estimator."""
     ended: bool = False
@@ -72,7 +74,7 @@ def write_checkpoint(folder: Path, state: State) -> None:
     adam = state.optimiser.state.get(state.leaf, {})
     progress = {
         "step": state.step, "rows": state.rows, "collapsed_at": state.collapsed_at, "collapse": state.collapse,
-        "refused": state.refused, "ended": state.ended,
+        "stopped": state.stopped, "refused": state.refused, "ended": state.ended,
     }  # fmt: skip
     arrays: dict[str, Any] = {
         "thetas": _array(state.thetas),

@@ -229,7 +229,7 @@ def test_a_torn_line_is_left_out(reference, tmp_path):
 
 
 def test_two_sweeps_do_not_share_a_folder(tmp_path):
-    with Journal(tmp_path, "code"), pytest.raises(ValueError, match="another sweep is writing"):
+    with Journal(tmp_path, "code"), pytest.raises(ValueError, match="another run is writing"):
         run_sweep(TINY, tmp_path, executor=Inline())
 
 

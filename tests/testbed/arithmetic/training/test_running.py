@@ -1,5 +1,6 @@
 """A run: which policy its answers come from, what a kill costs, when it counts as collapsed, what is logged."""
 
+import itertools
 import json
 import os
 import signal
@@ -16,8 +17,12 @@ import theory
 from testbed.arithmetic import ArithmeticTask, Sampler, WarmUp, base_model, evaluate, network_prompt, split
 from testbed.arithmetic.training import Training, read_run, running, train
 from testbed.arithmetic.training import gradient as gradients
-from testbed.arithmetic.training.measuring import Monitor, columns, of_update
+from testbed.arithmetic.training.measuring import CLIPPED_PRODUCTS, Monitor, columns, of_update
 from testbed.arithmetic.training.state import start
+from testbed.arithmetic.verifier import rewards
+from testbed.sweep.journal import locked
+from theory.weights.products import product
+from theory.weights.tokens import tokens_of
 
 TASK = ArithmeticTask("modular_addition", digits=1, modulus=7)
 WARM_UP = WarmUp(accuracy=0.3, measured_on="training", steps=400)
@@ -134,13 +139,13 @@ def test_a_run_that_is_cut_comes_out_the_same(at, tmp_path):
 def test_a_killed_process_goes_on(tmp_path):
     """A real kill -9, in the middle of a run of its own process."""
     settings = replace(SMALL, steps=60)
-    (tmp_path / "settings.json").write_text(json.dumps(settings.plain))
+    (tmp_path / "plain.json").write_text(json.dumps(settings.plain))
     code = (
         "import json, sys, pathlib, time, torch\n"
         "torch.set_num_threads(1)\n"
         "from testbed.arithmetic.training import Training, train\n"
         "folder = pathlib.Path(sys.argv[1])\n"
-        "settings = Training.from_plain(json.loads((folder / 'settings.json').read_text()))\n"
+        "settings = Training.from_plain(json.loads((folder / 'plain.json').read_text()))\n"
         "train(settings, folder=folder, checkpoint_every=10, progress=lambda done, total: time.sleep(0.3))\n"
     )
     child = subprocess.Popen([sys.executable, "-c", code, str(tmp_path)])
@@ -159,7 +164,7 @@ def test_a_killed_process_goes_on(tmp_path):
 
 def test_a_folder_of_other_settings_is_refused(tmp_path):
     train(SMALL, folder=tmp_path)
-    with pytest.raises(ValueError, match=r"holds a run with staleness=3; got staleness=0"):
+    with pytest.raises(ValueError, match=r"holds a run with staleness=3; got staleness=0, expected another folder"):
         train(replace(SMALL, staleness=0), folder=tmp_path)
 
 
@@ -171,7 +176,7 @@ def test_a_damaged_checkpoint_is_named(tmp_path):
 
 
 def test_a_run_without_an_end_is_not_read(tmp_path):
-    with pytest.raises(ValueError, match=r"has no settings.json"):
+    with pytest.raises(ValueError, match=r"has no run.json"):
         read_run(tmp_path)
 
 
@@ -191,6 +196,33 @@ def test_a_policy_without_entropy_has_collapsed_unless_it_is_right():
     run = train(settings)
     assert run.collapsed_at == 0
     assert "entropy" in run.collapse
+    state = start(SMALL, torch.zeros(1))
+    for reward, collapsed in ((0.94, 0), (0.96, None)):
+        state.collapsed_at = None
+        row = {"accuracy": reward, "expected_reward": reward, "entropy": 0.0}
+        state.rows = [row]
+        running._look(SMALL, state, row)
+        assert state.collapsed_at == collapsed
+
+
+@pytest.mark.parametrize("rate", [1e4, 1e6, 1e30])
+@pytest.mark.parametrize("changed", [{}, {"exact_every": 2}, {"steps": 1}, {"staleness": 0}, {"evaluate_every": 50}])
+def test_a_network_that_runs_away_is_recorded_whatever_becomes_of_it(rate, changed, tmp_path):
+    settings = replace(SMALL, learning_rate=rate, learning_rate_warmup=0, evaluate_every=1, staleness=1, steps=12)
+    settings = replace(settings, **changed)
+    run = train(settings, folder=tmp_path)
+    # After a single update the policy may be a number, and no worse than the base model of so small a task.
+    tame = settings.steps == 1 and np.isfinite([run.log["accuracy"][-1], run.log["entropy"][-1]]).all()
+    assert run.collapsed_at is not None or tame
+    assert run.updates == len(run.log["step"]) - 1
+    last = {name: values[-1] for name, values in run.log.items()}
+    if run.stopped is not None:
+        assert run.updates <= settings.steps
+        assert "not finite" in run.stopped or "not a number" in run.stopped
+    else:
+        assert run.updates == settings.steps
+        assert np.isfinite(last["accuracy"])
+    assert read_run(tmp_path).stopped == run.stopped
 
 
 def test_an_update_that_is_no_number_ends_the_run(monkeypatch, tmp_path):
@@ -207,7 +239,9 @@ def test_an_update_that_is_no_number_ends_the_run(monkeypatch, tmp_path):
     assert run.collapsed_at == 3
     assert "not finite" in run.collapse
     assert torch.isfinite(run.theta).all()
-    assert len(run.log["step"]) == 4
+    assert (len(run.log["step"]), run.updates) == (4, 3)
+    assert np.isfinite(run.log["accuracy"][-1])  # the last row is of the final policy
+    assert "no further update" in run.stopped
     assert read_run(tmp_path).collapsed_at == 3
 
 
@@ -292,3 +326,128 @@ def test_an_estimator_that_no_exact_engine_takes_is_trained_all_the_same(tmp_pat
     assert np.isnan(run.log["cosine"]).all()
     assert read_run(tmp_path).refused == run.refused
     assert train(replace(SMALL, exact_every=4, steps=4)).refused is None  # negative control
+
+
+def test_two_runs_do_not_share_a_folder(tmp_path):
+    with locked(tmp_path), pytest.raises(ValueError, match="another run is writing to"):
+        train(SMALL, folder=tmp_path)
+    train(SMALL, folder=tmp_path)  # negative control: once it is free
+
+
+def test_a_run_of_other_code_or_another_device_is_refused(tmp_path):
+    train(SMALL, folder=tmp_path)
+    path = tmp_path / "settings.json"
+    found = json.loads(path.read_text())
+    path.write_text(json.dumps({**found, "code": "other"}))
+    with pytest.raises(ValueError, match="that other code, or another PyTorch, has begun"):
+        train(SMALL, folder=tmp_path)
+    path.write_text(json.dumps({**found, "device": "cuda"}))
+    with pytest.raises(ValueError, match="holds a run on device 'cuda'; got 'cpu'"):
+        train(SMALL, folder=tmp_path)
+    for garbage in ("[1]", "{", '{"device": 1}'):
+        path.write_text(garbage)
+        with pytest.raises(ValueError, match=r"settings.json' is damaged"):
+            train(SMALL, folder=tmp_path)
+
+
+OFF_POLICY = replace(
+    SMALL, weight="minpro(clip=(0.8, 1.28))", signal="outcome(baseline=0.3)", reduction="length_mean",
+    sampler=Sampler(temperature=1.3), exact_every=6, exact_variance=True,
+)  # fmt: skip
+
+
+def test_bias_and_variance_on_the_log_are_those_of_every_answer_by_autograd():
+    """The estimator of one answer at a time, weighed by its chance: no engine of theory, no tree."""
+    seen, made = [], Monitor.estimator
+
+    def watched(self, theta, behaviour):
+        seen.append((theta.clone(), behaviour._replace(theta=behaviour.theta.clone())))
+        return made(self, theta, behaviour)
+
+    Monitor.estimator = watched
+    try:
+        run = train(OFF_POLICY)
+    finally:
+        Monitor.estimator = made
+    theta, behaviour = seen[1]
+    assert behaviour.lag == 3
+    expected = by_hand(OFF_POLICY, theta, behaviour)
+    for name, value in expected.items():
+        assert run.log[name][6] == pytest.approx(value, rel=1e-4), name
+    # Negative control: another policy behind the answers is another number.
+    other = by_hand(OFF_POLICY, theta, behaviour._replace(theta=theta))
+    assert other["relative_bias"] != pytest.approx(expected["relative_bias"], rel=1e-2)
+
+
+def by_hand(settings, theta, behaviour):
+    T = TASK.maximum_length
+    answers = torch.tensor(
+        [a for a in itertools.product(range(11), repeat=T) if 10 not in a or set(a[a.index(10) :]) == {10}]
+    )
+    mask = (answers == 10).long().cumsum(1) - (answers == 10).long() == 0
+    means, seconds, truths = [], [], []
+    for prompt in Monitor(settings, torch.device("cpu")).training:
+        leaf = theta.double().requires_grad_()
+        log_pi = gradients.answer_logits(settings.config, leaf, prompt[None], answers).log_softmax(-1)
+        log_pi = log_pi.gather(2, answers[..., None])[..., 0]
+        raw = gradients.answer_logits(settings.config, behaviour.theta.double(), prompt[None], answers).detach()
+        log_mu = (raw / settings.sampler.temperature).log_softmax(-1).gather(2, answers[..., None])[..., 0]
+        ratio = (log_pi.detach() - log_mu).exp()
+        earned = rewards(TASK, prompt.expand(len(answers), -1), answers)
+        values = []
+        for i in range(len(answers)):
+            smallest, total, length = 1.0, 0.0, int(mask[i].sum())
+            for t in range(length):
+                c = min(max(smallest * float(ratio[i, t]), 0.8), 1.28)
+                total = total + c * (float(earned[i]) - 0.3) * log_pi[i, t] / length
+                smallest = float(ratio[i, t]) if t == 0 else min(smallest, float(ratio[i, t]))
+            values.append(torch.autograd.grad(total, leaf, retain_graph=True)[0])
+        chance = torch.where(mask, log_mu, 0.0).sum(1).exp()
+        g = torch.stack(values)
+        means.append(chance @ g)
+        seconds.append(chance @ (g * g).sum(1))
+        expected = (torch.where(mask, log_pi, 0.0).sum(1).exp() * earned).sum()
+        truths.append(torch.autograd.grad(expected, leaf)[0])
+    mean, truth = sum(means) / len(means), sum(truths) / len(truths)
+    norm, variance = truth.norm(), sum(seconds) / len(seconds) - mean @ mean
+    return {
+        "relative_bias": float((mean - truth).norm() / norm),
+        "cosine": float(mean @ truth / mean.norm() / norm),
+        "effective_step": float(mean.norm() / norm),
+        "relative_standard_deviation": float(variance.sqrt() / norm),
+    }
+
+
+def test_bounds_are_counted_of_weights_whose_clip_bounds_their_product():
+    """For each of them, by its own coefficients: inside the bounds the product, outside another number."""
+    generator = torch.Generator().manual_seed(0)
+    log_ratio = torch.randn((400, 3), generator=generator, dtype=torch.float64)
+    psi = torch.randn((400, 1), generator=generator, dtype=torch.float64).expand(-1, 3)
+    cards = theory.weight_cards().items()
+    # Of a weight that couples a batch the bounds move with the batch.
+    names = [name for name, card in cards if "clip" in theory.weight(name).options and not card.couples_batch]
+
+    def bounds_its_product(name):
+        weight = theory.weight(name, clip=(0.8, 1.28))
+        before = product(tokens_of(log_ratio, None, None, {}, None, needs_advantage=False, name=name), weight.parts)
+        c = weight.coefficients(log_ratio, None, psi)
+        inside, beyond = (before >= 0.8) & (before <= 1.28), (before < 0.8) & (psi < 0) | (before > 1.28) & (psi > 0)
+        same = torch.isclose(c, before, rtol=1e-9, atol=0.0)
+        return bool(same[inside].all()) and not bool(same[beyond].any())
+
+    assert set(CLIPPED_PRODUCTS) <= set(names)
+    assert [name for name in names if bounds_its_product(name)] == sorted(CLIPPED_PRODUCTS)
+
+
+def test_lost_mass_is_on_the_log():
+    settings = replace(SMALL, sampler=Sampler(top_k=2), signal="outcome", steps=4, staleness=0)
+    run = train(settings)
+    monitor, base = Monitor(settings, torch.device("cpu")), base_model(TASK, settings.config, WARM_UP).theta
+    lost = []
+    for prompt in monitor.trees:
+        p = network_prompt(settings.config, base, TASK, prompt, behaviour_theta=base, sampler=settings.sampler)
+        found = theory.divergences(p.tree.process, p.target, p.behaviour)
+        lost.append(found.sequence.lost_mass)
+    assert run.log["lost_mass"][0] == pytest.approx(np.mean(lost), rel=1e-5)
+    assert run.log["lost_mass"][0] > 0.01
+    assert train(SMALL).log["lost_mass"][0] < 1e-12

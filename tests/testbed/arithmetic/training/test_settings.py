@@ -36,6 +36,24 @@ def test_names_become_the_estimator():
         ({"signal": "group(size=3)"}, "answers is 8 and the signal a group of 3; expected a multiple of the group"),
         ({"signal": "outcome", "reduction": "sum(batch=48)"}, "64 answers and the reduction a batch of 48"),
         ({"signal": "outcome(baseline=optimal)"}, "baseline 'optimal' is not known while training"),
+        (
+            {"weight": "trl:grpo/dapo", "signal": "outcome"},
+            "brings its own signal; got signal='outcome', expected none",
+        ),
+        ({"weight": "paper:rloo", "score": "own"}, "brings its own score; got score='own', expected none"),
+        ({"weight": 3}, "weight is 3; expected a name as text"),
+        ({"signal": 3}, "signal is 3; expected a name as text"),
+        ({"task": 3}, "task is 3; expected a table of ArithmeticTask's settings"),
+        ({"betas": 0.9}, "betas is 0.9; expected two numbers"),
+        ({"exact_variance": "maybe"}, "exact_variance is 'maybe'; expected True or False"),
+        (
+            {"signal": "outcome", "reduction": "token_mean(batch=4)", "exact_every": 1},
+            "reduction token_mean(batch=4) mixes answers to several prompts, of which there are no exact moments",
+        ),
+        (
+            {"task": ArithmeticTask(slack=4), "tree_prompts": 0, "signal": "target_advantage"},
+            "more than the 20000 of a tree; expected shorter ones, or a signal without exact values",
+        ),
         ({"staleness": -1}, "staleness is -1"),
         ({"old_staleness": 2}, "old_staleness is 2 and staleness 0"),
         ({"learning_rate": -1.0}, "learning_rate is -1.0"),
@@ -73,3 +91,16 @@ def test_a_file_is_changed_by_options(tmp_path):
         settings_of(path, {}, [], exact=False)
     with pytest.raises(ValueError, match="--set is 'prompts'; expected name=value"):
         settings_of(None, {}, ["prompts"], exact=False)
+    path.write_text("task = 3")
+    with pytest.raises(ValueError, match="task is 3; expected a table, of which digits is a setting"):
+        settings_of(path, {}, ["task.digits=1"], exact=False)
+    path.write_bytes(b"\xff\xfe")
+    with pytest.raises(ValueError, match="is no TOML"):
+        settings_of(path, {}, [], exact=False)
+
+
+def test_names_with_options_are_set_as_they_are_spelled():
+    others = ["weight=minpro(clip=(0.8, 1.28))", "signal=outcome(baseline=0.5)", "reduction=token_mean(batch=4)"]
+    settings = settings_of(None, {}, others, exact=False)
+    assert settings.weight == "minpro(clip=(0.8, 1.28))"
+    assert settings.estimator.reduction == theory.reduction("token_mean", batch=4)

@@ -1,0 +1,172 @@
+"""The figures of an experiment: what they draw is what its runs found."""
+
+import json
+import math
+import struct
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from figures import __main__ as command
+from figures import cosine_along_training, floor_by_length, learning_curves, runs
+from tests.testbed.arithmetic.experiment import fake
+from tests.testbed.arithmetic.experiment.fake import SMALL
+
+MODULES = (learning_curves, cosine_along_training, floor_by_length)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    from testbed.arithmetic.experiment import run_experiment
+
+    folder = tmp_path_factory.mktemp("experiment")
+    run_experiment(SMALL, folder, train=fake.train, workers=1)
+    return folder
+
+
+def options_of(row, seed):
+    options = {**SMALL.training, **SMALL.final_training, "weight": row["weight"], "staleness": int(row["staleness"])}
+    return {**options, "learning_rate": float(row["learning_rate"]), "seed": seed}
+
+
+def expected(values):
+    interval = stats.ttest_1samp(values, 0.0).confidence_interval()
+    return np.mean(values), interval.low, interval.high
+
+
+@pytest.mark.parametrize(("module", "column", "steps"), [
+    (learning_curves, "accuracy", [0, 5, 10, 15, 20]), (cosine_along_training, "cosine", [0, 10, 20]),
+])  # fmt: skip
+def test_lines_are_means_of_the_runs(module, column, steps, folder, tmp_path, read):
+    rows = read(module.draw(folder, tmp_path)[-1])
+    assert len(rows) == 2 * 3 * len(steps)
+    for row in rows:
+        logs = [fake.train(options_of(row, seed)).log for seed in SMALL.final_seeds]
+        values = [log[column][int(row["step"])] for log in logs]
+        mean, low, high = expected(values)
+        assert float(row["mean"]) == pytest.approx(mean, rel=1e-9)
+        assert float(row["low"]) == pytest.approx(max(low, 0.0) if not math.isnan(low) else mean, rel=1e-9)
+        assert float(row["high"]) == pytest.approx(min(high, 1.0) if not math.isnan(high) else mean, rel=1e-9)
+        assert int(row["seeds"]) == 3
+    assert sorted({int(row["step"]) for row in rows}) == steps
+
+
+def test_a_run_that_broke_off_answers_nothing_from_then_on(tmp_path, read):
+    from testbed.arithmetic.experiment import run_experiment
+
+    run_experiment(SMALL, tmp_path, train=breaking, workers=1)
+    rows = read(learning_curves.draw(tmp_path, tmp_path / "out")[-1])
+    at = {int(r["step"]): r for r in rows if (r["method"], r["staleness"]) == ("token ratio", "8")}
+    # Seed 1 breaks off at step 12: 12 is no step of the others and not drawn.
+    assert sorted(at) == [0, 5, 10, 15, 20]
+    others = [fake.train(options_of(at[15], seed)).log["accuracy"][15] for seed in (0, 2)]
+    assert float(at[15]["mean"]) == pytest.approx(sum(others) / 3)
+    # The control: before, all three count.
+    assert float(at[10]["mean"]) > 0.9 * float(at[15]["mean"])
+    cosine = read(cosine_along_training.draw(tmp_path, tmp_path / "out")[-1])
+    seeds = {int(r["step"]): int(r["seeds"]) for r in cosine if (r["method"], r["staleness"]) == ("token ratio", "8")}
+    assert seeds == {0: 3, 10: 3, 20: 2}
+
+
+def breaking(options):
+    run = fake.train(options)
+    if (options["weight"], options["staleness"], options["seed"]) == ("token", 8, 1):
+        run = fake.broken(run, 12)
+        run.log["cosine"][-1] = math.nan
+    return run
+
+
+def test_floors_are_those_of_the_length_study(folder, tmp_path, read):
+    rows = read(floor_by_length.draw(folder, tmp_path)[-1])
+    by_position = {(r["task"], r["position"]): float(r["share"]) for r in rows}
+    assert len(rows) == (3 + 1) + (5 + 1)
+    for (task, position), share in by_position.items():
+        if position == floor_by_length.WHOLE:
+            digits = SMALL.length.tasks[task]["digits"]
+            options = {**SMALL.training, "weight": SMALL.length.weight, "learning_rate": 3e-4, "staleness": 4}
+            logs = [fake.train({**options, "task": {"digits": digits}, "seed": seed}).log for seed in (0, 1)]
+            assert share == pytest.approx(np.mean([log["floor_fraction"][4:20] for log in logs]), rel=1e-9)
+        else:
+            assert share == pytest.approx(1 - 0.9 ** int(position), rel=1e-9)
+    assert {float(r["mean_length"]) for r in rows} == {3.0, 5.0}
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_texts_say_what_is_drawn(module, folder, tmp_path):
+    text = module.draw(folder, tmp_path)[1].read_text(encoding="utf-8")
+    parts = {
+        "learning_curves": ("K = 0 (on policy)", "K = 8", "MinPRO", "token ratio", "accuracy, %", "group(size=8)"),
+        "cosine_along_training": ("K = 8", "cosine", "updates", "95 % interval"),
+        "floor_by_length": ("minpro(clip=(0.8, 1.28))", "K = 4", "learning rate 0.0003", "2 seeds", "lower bound, %"),
+    }
+    for part in parts[module.NAME]:
+        assert part in text, part
+    assert module.NAME in runs.EXPERIMENT_FIGURES
+
+
+def test_all_are_drawn_twice_with_the_same_bytes(folder, tmp_path):
+    paths = runs.draw_experiment(folder, tmp_path / "a")
+    again = runs.draw_experiment(str(folder), tmp_path / "b")
+    assert {p.stem for p in paths} == {*runs.EXPERIMENT_FIGURES}
+    for path, other in zip(paths, again, strict=True):
+        assert path.read_bytes() == other.read_bytes(), path.name
+        if path.suffix == ".png":
+            width, height = struct.unpack(">II", path.read_bytes()[16:24])
+            assert width == 1920
+            assert height > 700
+
+
+def test_methods_are_told_apart_in_every_row():
+    from testbed.arithmetic.experiment import packaged_experiment
+
+    experiment = packaged_experiment("staleness")
+    methods = experiment.plain["methods"]
+    looks = runs.looks_of(methods)
+    assert len({look["marker"] for look in looks.values()}) == len(methods)
+    assert len({(look["color"], str(look["linestyle"])) for look in looks.values()}) == len(methods)
+    for level in ("token", "prefix"):
+        shown = [m["name"] for m in methods if m["level"] == level or m["name"] in experiment.references[:1]]
+        assert len({looks[name]["color"] for name in shown}) == len(shown)
+
+
+def test_what_cannot_be_drawn_is_left_out(folder, tmp_path, monkeypatch, capsys):
+    from testbed.arithmetic.experiment import run_experiment
+
+    def broken(results, out):
+        raise RuntimeError("on\npurpose")
+
+    without = {name: getattr(SMALL, name) for name in ("methods", "staleness", "tuning_seeds", "final_seeds")}
+    bare = type(SMALL)(**without, training=SMALL.training, references=SMALL.references)
+    run_experiment(bare, tmp_path, train=fake.train, workers=1)
+    monkeypatch.setattr(learning_curves, "draw", broken)
+    assert runs.draw_experiment(tmp_path, tmp_path / "out") == []
+    said = capsys.readouterr().err.splitlines()
+    assert said[0] == "figures: learning_curves failed: RuntimeError: on purpose"
+    # Only the last step has a cosine where no other was asked for; the fake has none at all.
+    assert said[1] == "figures: cosine_along_training is left out: no final run has a finite cosine"
+    assert said[2] == "figures: floor_by_length is left out: runs.parquet has no length runs"
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_without_an_experiment_one_sentence_says_what_to_do(module, tmp_path):
+    for results in (None, tmp_path):
+        with pytest.raises(ValueError, match="run `testbed experiment` first"):
+            module.draw(results, tmp_path)
+
+
+def test_command_draws_experiments_as_well(folder, tmp_path, monkeypatch, capsys):
+    assert command.main(["--results", str(folder), "--out", str(tmp_path / "out")]) == 0
+    assert sorted(capsys.readouterr().out.split()) == sorted(str(p) for p in (tmp_path / "out").iterdir())
+    # By default the folders of both, each where it exists.
+    monkeypatch.setattr(command, "EXPERIMENT", folder)
+    monkeypatch.setattr(command, "SWEEP", tmp_path / "none")
+    assert command.main([]) == 0
+    assert len(capsys.readouterr().out.split()) == 9
+    monkeypatch.setattr(command, "EXPERIMENT", tmp_path / "none")
+    assert command.main([]) == 2
+    assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_settings_come_from_the_manifest(folder):
+    assert runs.settings_of(folder) == json.loads(json.dumps(SMALL.plain))
