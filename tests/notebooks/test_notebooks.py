@@ -18,7 +18,9 @@ def said(cell):
     lines = []
     for output in cell.get("outputs", []):
         if output.output_type == "stream":
-            lines.append((output.name, output.text))
+            # The kernel splits what a cell prints as its timing has it.
+            before = lines.pop()[1] if lines and lines[-1][0] == output.name else ""
+            lines.append((output.name, before + output.text))
         elif output.output_type == "error":
             lines.append(("error", output.evalue))
         else:

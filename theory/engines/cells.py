@@ -74,7 +74,9 @@ class Cells:
         new = np.ones(used.size, dtype=bool)
         new[1:] = np.diff(used) > _SAME_LEVEL * np.abs(used[1:])
         levels = used[new]
-        index = np.searchsorted(levels, factors.key * (1 + 0.5 * _SAME_LEVEL), side="right") - 1
+        # A little up, whatever the key's sign: a level that rounding has put just above its key is still its level.
+        slack = 0.5 * _SAME_LEVEL * np.abs(np.where(np.isfinite(factors.key), factors.key, 0.0))
+        index = np.searchsorted(levels, factors.key + slack, side="right") - 1
         gate = index[None] >= np.arange(levels.size + 1)[:, None, None]
         return cls(problem, np.append(levels, np.inf), gate.astype(np.float64), step)
 

@@ -12,6 +12,7 @@ from tests.theory.engines import plain_recursion
 from tests.theory.engines.comparing import ask, assert_same, assert_same_moments
 from theory.engines import recursion
 from theory.engines.problem import EngineRefusal
+from theory.weights.registry import FAMILIES
 
 
 def made(name):
@@ -383,3 +384,27 @@ def test_auto_samples_where_an_exact_answer_would_take_minutes():
     slow, fast = theory.Estimator("geometric", "outcome"), theory.Estimator("token", "outcome")
     assert theory.moments(process, target, behaviour, slow, trajectories=100).engine == "sampling"
     assert theory.moments(process, target, behaviour, fast).engine == "recursion"
+
+
+def test_a_running_minimum_of_negative_keys_is_the_same_minimum():
+    """MinPRO with log-ratios as its keys, which are below zero as often as above."""
+
+    def factors(log_ratio, length):
+        def own(stat, advantage):
+            return np.where(np.isinf(stat), 1.0, np.exp(stat)) * np.exp(log_ratio)[:, :, None]
+
+        return theory.Factors(None, own, key=log_ratio)
+
+    card = theory.Card("by_logs", "MinPRO by log-ratios.", "c_t = m_t rho_t", source="none", defaults="none")
+    theory.register(card, factors=factors)(lambda tokens: theory.weight("minpro").coefficients(tokens.log_ratio))
+    try:
+        process, target, behaviour = random_instance(seed=3, S=3, A=3, T=5)
+        by_logs, minpro = (
+            theory.moments(process, target, behaviour, theory.Estimator(name, "target_advantage"), engine="recursion")
+            for name in ("by_logs", "minpro")
+        )
+    finally:
+        FAMILIES.pop("by_logs")
+    np.testing.assert_allclose(by_logs.mean, minpro.mean, rtol=1e-10, atol=1e-13)
+    assert by_logs.variance == pytest.approx(minpro.variance, rel=1e-10)
+    assert np.abs(minpro.bias).max() > 1e-3
