@@ -103,8 +103,14 @@ __all__ = [
 ]
 
 
+_MODULES = ("drift", "environments")
+"""Modules of public names of their own, so that `testbed.drift.at` needs no import beside that of testbed."""
+
+
 def __getattr__(name: str) -> Any:
     """Load a public name from its module."""
+    if name in _MODULES:
+        return importlib.import_module(f"testbed.{name}")
     if name not in _HOME:
         raise AttributeError(f"module 'testbed' has no attribute {name!r}")
     return getattr(importlib.import_module(_HOME[name]), name)

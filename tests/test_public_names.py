@@ -47,6 +47,14 @@ def test_importing_a_package_stays_light(package):
     assert "gymnasium" in control
 
 
+def test_modules_of_public_names_need_no_import_of_their_own():
+    code = "import testbed; print(callable(testbed.drift.at), callable(testbed.environments.register))"
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert found.split() == ["True", "True"]
+    with pytest.raises(AttributeError, match="no attribute 'drifts'"):
+        _ = testbed.drifts
+
+
 def test_theory_imports_nothing_of_the_testbed():
     code = (
         "import pkgutil, sys, theory\nfor m in pkgutil.walk_packages(theory.__path__, 'theory.'): __import__(m.name)\n"

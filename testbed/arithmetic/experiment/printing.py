@@ -34,10 +34,15 @@ def print_experiment(experiment: Experiment, summary: Summary) -> None:
 def heading(experiment: Experiment, summary: Summary) -> str:
     """What the tables hold and how their numbers were made."""
     tuning, final = _seeds(len(experiment.tuning_seeds), "tuning"), _seeds(len(experiment.final_seeds), "other")
+    count = len(experiment.methods[0].configurations)
+    chosen = (
+        f"{count} configurations each, the best by mean final accuracy over {tuning}, then"
+        if count > 1
+        else f"one configuration each, {tuning} and"
+    )
     text = (
         f"{len(experiment.methods)} methods at staleness {_listed(experiment.staleness)} updates; "
-        f"{len(experiment.methods[0].configurations)} configurations each, the best by mean final accuracy over "
-        f"{tuning}, then {final}, paired across methods. Accuracy is the exact expected share of right answers on "
+        f"{chosen} {final}, paired across methods. Accuracy is the exact expected share of right answers on "
         "held-out prompts, in per cent, after the last update; collapsed runs count with what they end with, and with "
         "0 where they broke off. Brackets: 95 % intervals, Student's t for means, Clopper-Pearson for shares."
     )
