@@ -47,19 +47,20 @@ def settle(name: str) -> Settled:
 
 
 def verify(
-    names: Sequence[str] | None = None, *, workers: int | None = None, progress: Progress | None = None
+    names: str | Sequence[str] | None = None, *, workers: int | None = None, progress: Progress | None = None
 ) -> list[Settled]:
     """Compute claims, all of them by default, and compare each with its record.
 
     Args:
-        names: of claims.
+        names: of claims, or one.
         workers: local processes of one thread each; default one per core, 0 computes here.
         progress: called with the numbers of claims done and of all.
 
     Raises:
         ValueError: an unknown name, or a negative number of workers.
     """
-    chosen = [claim(name).name for name in (claim_names() if names is None else names)]
+    asked = [names] if isinstance(names, str) else names
+    chosen = [claim(name).name for name in (claim_names() if asked is None else asked)]
     if workers is not None and workers < 0:
         raise ValueError(f"workers is {workers!r}; expected a whole number >= 0")
     wanted = min(local_workers() if workers is None else workers, len(chosen))
