@@ -23,8 +23,11 @@ help: ## This list
 sweep: $(VENV)/.core ## Bias and variance of every correction, to results/default (FILE=settings.toml, OUT=folder)
 	$(BIN)/testbed sweep $(FILE) $(if $(OUT),--out $(OUT))
 
-figures: $(VENV)/.core ## Draw every figure from the results of the sweep
-	$(BIN)/python -m figures
+figures: results/default/table.parquet ## Draw every figure from the results of the sweep, and the gallery, docs/figures
+	$(BIN)/python -m figures --gallery docs/figures
+
+results/default/table.parquet: $(VENV)/.core
+	test -f $@ || $(BIN)/testbed sweep
 
 docs: $(VENV)/.core ## Write docs/cards.md, the reference of every card, from the registries
 	$(BIN)/testbed list --markdown > docs/cards.md.part

@@ -9,7 +9,10 @@ import importlib
 import sys
 from pathlib import Path
 
-FIGURES = ("relative_bias_by_drift", "variance_by_horizon", "mse_by_batch", "weight_by_position", "bias_terms")
+FIGURES = (
+    "relative_bias_by_drift", "variance_by_horizon", "mse_by_batch", "bias_against_spread", "weight_by_position",
+    "bias_terms",
+)  # fmt: skip
 
 __all__ = ["FIGURES", "draw_all"]
 

@@ -1,4 +1,7 @@
-"""`python -m figures`: draw every figure from the results of a sweep, and of an experiment where there are some."""
+"""`python -m figures`: draw every figure from the results of a sweep, and of an experiment where there are some.
+
+`--gallery docs/figures` writes the page of all of them, with the data beside each.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +10,7 @@ import sys
 from pathlib import Path
 
 from figures import draw_all
+from figures.gallery import write_gallery
 from figures.runs import draw_experiment, holds_experiment
 
 SWEEP, EXPERIMENT = Path("results/default"), Path("results/staleness")
@@ -21,6 +25,7 @@ def main(arguments: list[str] | None = None) -> int:
         help=f"folder of results of a sweep or an experiment; by default {SWEEP}, and {EXPERIMENT} where it exists",
     )
     parser.add_argument("--out", type=Path, help="where images and data go; RESULTS/figures by default")
+    parser.add_argument("--gallery", type=Path, metavar="FOLDER", help="write the gallery of a sweep's figures here")
     options = parser.parse_args(arguments)
     drawn = False
     for results in [SWEEP, EXPERIMENT] if options.results is None else [options.results]:
@@ -28,6 +33,8 @@ def main(arguments: list[str] | None = None) -> int:
         paths: list[Path] = []
         if (results / "table.parquet").is_file():
             paths += draw_all(results, out)
+            if options.gallery is not None:
+                paths += write_gallery(out, options.gallery)
         if holds_experiment(results):
             paths += draw_experiment(results, out)
         for path in paths:

@@ -199,7 +199,7 @@ def train(
 
 @app.command()
 def experiment(
-    name: Annotated[str, typer.Argument(metavar="NAME", help="staleness, or settings as TOML.")],
+    name: Annotated[str, typer.Argument(metavar="NAME", help="staleness, floor, or settings as TOML.")],
     out: Annotated[
         Path | None, typer.Option("--out", metavar="FOLDER", help="Where results go.", show_default="results/NAME")
     ] = None,
@@ -220,6 +220,24 @@ def experiment(
     from testbed.arithmetic.experiment.command import experiment_command
 
     raise typer.Exit(experiment_command(name, out, workers, quick=quick, as_json=json))
+
+
+@app.command()
+def explore(
+    host: Annotated[str, typer.Option("--host", metavar="NAME", help="Whom the page is served to.")] = "127.0.0.1",
+    port: Annotated[int | None, typer.Option("--port", metavar="N", show_default="8050, or a free one")] = None,
+    browser: Annotated[bool, typer.Option("--browser/--no-browser", help="Open it.")] = True,
+) -> None:
+    """Open a page with controls and the exact numbers they lead to.
+
+    Environment, drift, weights, clip, signal and batch size; bias with its
+    causes, variance, error with the places where the winner changes, and what
+    the weights look like. The page's address holds its whole state. Runs until
+    it is stopped. Needs Dash: pip install 'offpolicy-testbed[explore]'.
+    """
+    from testbed.exploring.command import explore_command
+
+    raise typer.Exit(explore_command(host, port, browser=browser))
 
 
 def main() -> None:

@@ -1,0 +1,1 @@
+"""`testbed explore`: a local page with controls and the exact numbers that they lead to."""
