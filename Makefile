@@ -29,9 +29,13 @@ figures: results/default/table.parquet ## Draw every figure from the results of 
 results/default/table.parquet: $(VENV)/.core
 	test -f $@ || $(BIN)/testbed sweep
 
-docs: $(VENV)/.core ## Write docs/cards.md, the reference of every card, from the registries
+docs: $(VENV)/.docs ## The documentation, with warnings as errors; docs/cards.md and docs/claims.md are written first
 	$(BIN)/testbed list --markdown > docs/cards.md.part
 	mv docs/cards.md.part docs/cards.md
+	$(BIN)/testbed verify --out docs/_build/ledger > docs/_build/verify.txt
+	cp docs/_build/ledger/ledger.md docs/claims.md
+	$(BIN)/python -m sphinx -q -W --keep-going -b html docs docs/_build/html
+	@echo "docs/_build/html/index.html is the first page"
 
 test: $(VENV)/.test ## Lint, types and tests; installs PyTorch and the test tools first
 	$(BIN)/ruff check .
@@ -57,13 +61,18 @@ bench: $(VENV)/.test ## Speed of the engines and of a training step, beside twin
 	$(BIN)/python -m benchmarks
 
 clean: ## Remove the environment and caches; results stay
-	rm -rf $(VENV) $(PEERS:%=.venv-%) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(PEERS:%=.venv-%) docs/_build docs/reference docs/course build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(VENV)/.core: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed; pass PYTHON=..." if sys.version_info < (3, 11) else 0)'
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(PIP) -e .
+	@touch $@
+
+$(VENV)/.docs: $(VENV)/.core
+	$(PIP) -e '.[docs]'
+	mkdir -p docs/_build
 	@touch $@
 
 $(VENV)/.test: $(VENV)/.core

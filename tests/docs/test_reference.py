@@ -1,0 +1,116 @@
+"""The documentation is built without warnings, and everything public is on one of its pages."""
+
+import importlib
+import importlib.util
+import inspect
+import re
+import shutil
+import subprocess
+import sys
+import zlib
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+DOCS = ROOT / "docs"
+MODULES = ("theory", "testbed", "testbed.environments", "testbed.drift", "testbed.lessons", "testbed.arithmetic")
+
+
+def subjects():
+    specification = importlib.util.spec_from_file_location("subjects", DOCS / "subjects.py")
+    module = importlib.util.module_from_spec(specification)
+    specification.loader.exec_module(module)
+    return module.SUBJECTS
+
+
+def placed():
+    for _, modules in subjects().values():
+        for module, names in modules.items():
+            for name in importlib.import_module(module).__all__ if names == ["*"] else names:
+                yield module, name
+
+
+def public():
+    seen = {}
+    for module in MODULES:
+        for name in importlib.import_module(module).__all__:
+            value = getattr(importlib.import_module(module), name)
+            # What a package passes on from another one is that one's.
+            seen.setdefault(id(value) if callable(value) else (module, name), (module, name))
+    return set(seen.values())
+
+
+def test_everything_public_is_on_one_page():
+    counts = Counter(placed())
+    assert {name for name, n in counts.items() if n > 1} == set()
+    assert set(counts) == public()
+    # The control: a name that is taken off its page is missed.
+    assert set(counts) - {("theory", "moments")} != public()
+
+
+@pytest.mark.parametrize(("module", "name"), sorted(placed()), ids=lambda x: x)
+def test_docstrings_say_what_can_be_raised(module, name):
+    value = getattr(importlib.import_module(module), name)
+    if not callable(value):
+        return
+    text = inspect.getdoc(value)
+    assert text
+    assert text.splitlines()[0].rstrip().endswith((".", ":", "?", "!")), "the first line is a sentence"
+    if inspect.isfunction(value) and re.search(r"^    raise ValueError", inspect.getsource(value), re.MULTILINE):
+        assert "Raises:" in text
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory):
+    # A copy, so that the pages which are made do not appear in the working tree under other tests.
+    root = tmp_path_factory.mktemp("docs")
+    shutil.copytree(DOCS, root / "docs", ignore=shutil.ignore_patterns("_build", "reference", "course"))
+    (root / "notebooks").symlink_to(ROOT / "notebooks")
+    out = root / "html"
+    command = [sys.executable, "-m", "sphinx", "-q", "-W", "--keep-going", "-b", "html", str(root / "docs"), str(out)]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
+    assert (done.returncode, done.stderr) == (0, "")
+    return out
+
+
+def inventory(path):
+    """Names of the Python objects in Sphinx's objects.inv, version 2: four lines of text, the rest compressed."""
+    content = path.read_bytes().split(b"\n", 4)[4]
+    lines = zlib.decompress(content).decode().splitlines()
+    return {line.split()[0] for line in lines if line.split()[1].startswith("py:")}
+
+
+def test_the_pages_hold_what_is_public(built):
+    names = {f"{module}.{name}" for module, name in placed()}
+    assert names <= inventory(built / "objects.inv")
+    assert "theory.momentum" not in inventory(built / "objects.inv")
+
+
+def test_formulas_and_examples_are_read_as_they_are_written(built):
+    page = (built / "reference" / "moments.html").read_text(encoding="utf-8")
+    assert "|bias| / |gradient|; NaN where the gradient is zero" in page
+    processes = (built / "reference" / "processes.html").read_text(encoding="utf-8")
+    assert re.search(r"<pre>[^<]*sum over t &lt; L of discount\^t", re.sub(r"</?span.*?>", "", processes))
+    assert "problematic" not in page + processes
+
+
+def test_commands_cards_claims_and_lessons_have_pages(built):
+    commands = (built / "reference" / "commands.html").read_text(encoding="utf-8")
+    assert "Usage: testbed explore" in commands
+    cards = (built / "cards.html").read_text(encoding="utf-8")
+    assert 'id="weight-minpro"' in cards
+    assert 'href="#weight-minpro"' in cards
+    claims = (built / "claims.html").read_text(encoding="utf-8")
+    for path in (ROOT / "testbed" / "ledger" / "claims").glob("[a-z]*.py"):
+        assert path.stem in claims
+    assert len([*(built / "course").glob("*.html")]) == len([*(ROOT / "notebooks").glob("*.ipynb")])
+
+
+def test_the_committed_claims_have_the_recorded_verdicts():
+    from testbed.ledger.registry import claim, claim_names
+
+    page = (DOCS / "claims.md").read_text(encoding="utf-8")
+    said = dict(re.findall(r"^\| \[(\w+)\]\(#\w+\) \| (.*?) \|$", page, re.MULTILINE))
+    assert said == {name: claim(name).recorded.verdict for name in claim_names()}
