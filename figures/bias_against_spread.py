@@ -82,7 +82,7 @@ def _plot(ax: Any, rows: Sequence[Row]) -> None:
     style.log_axis(ax.xaxis)
     style.log_axis(ax.yaxis)
     ax.yaxis.set_minor_formatter(NullFormatter())
-    ax.set_xlim(LEAST * 0.75, 3.5 * max(r["relative_bias"] for r in rows))
+    ax.set_xlim(LEAST * 0.75, 3.5 * max(LEAST, *(r["relative_bias"] for r in rows)))
     ax.set_xlabel("relative bias |E[ĝ] - g| / |g|; what is exact stands at the left edge")
     ax.set_ylabel("√Var[ĝ] / |g|  of one trajectory")
     ax.legend(loc="lower left")
