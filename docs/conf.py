@@ -15,7 +15,11 @@ HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE), str(HERE.parent)]
 
 import typer.main  # noqa: E402
+from docutils import nodes  # noqa: E402
+from docutils.utils.math import MathError  # noqa: E402
+from docutils.utils.math.latex2mathml import tex2mathml  # noqa: E402
 from sphinx.ext.napoleon import Config, GoogleDocstring  # noqa: E402
+from sphinx.util import logging  # noqa: E402
 from subjects import SUBJECTS  # noqa: E402
 
 import testbed.versions  # noqa: E402, F401 - of the package itself
@@ -28,6 +32,8 @@ extensions = ["myst_nb", "sphinx.ext.autodoc"]
 exclude_patterns = ["_build", "staleness/floor"]
 html_theme = "furo"
 html_title = project
+# Formulas become MathML while the pages are built: browsers show them without asking another host for a script.
+html_math_renderer = "mathml"
 html_show_sphinx = html_copy_source = False
 default_role = "code"
 highlight_language = "none"
@@ -141,8 +147,24 @@ def plain(line: str) -> str:
     return "".join(parts)
 
 
+def mathml(visitor: Any, node: Any) -> None:
+    """A formula as MathML; one that cannot be converted is a warning."""
+    formula = re.sub(r"\\[bB]igg?[lrm]?(?![a-zA-Z])", "", node.astext())
+    formula = re.sub(r"\\dots(?![a-zA-Z])", r"\\ldots", formula)
+    formula = re.sub(r"\\(t?frac)(\d)(\d)", r"\\\1{\2}{\3}", formula)
+    block = node.tagname == "math_block"
+    try:
+        shown = tex2mathml(formula, as_block=block)
+    except MathError as why:
+        logging.getLogger(__name__).warning("formula %r: %s", formula, why, location=node)
+        shown = visitor.encode(formula)
+    visitor.body.append(f'<div class="math">{shown}</div>' if block else str(shown))
+    raise nodes.SkipNode
+
+
 def setup(app: Any) -> None:
     """Write the made pages before anything is read, and read docstrings and anchors as they are meant."""
     app.connect("autodoc-process-docstring", readable)
     app.connect("source-read", anchors)
+    app.add_html_math_renderer("mathml", (mathml, None), (mathml, None))
     app.connect("builder-inited", lambda app: write_pages(Path(app.srcdir)))

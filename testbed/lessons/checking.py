@@ -6,6 +6,7 @@ import importlib
 import pkgutil
 from collections.abc import Callable
 from dataclasses import dataclass
+from decimal import Decimal
 from typing import Any
 
 import numpy as np
@@ -53,12 +54,18 @@ def exercise_names() -> list[str]:
     return list(_exercises())
 
 
-def number(solution: Callable[[], float], hint: str, tolerance: float = 1e-6) -> Callable[[Any], str]:
-    """The objection to a number that is not the solution, relative to its size."""
+def number(
+    solution: Callable[[], float], hint: str, tolerance: float = 1e-6, decimals: int | None = None
+) -> Callable[[Any], str]:
+    """The objection to a number that is not the solution, relative to its size, or not to so many decimals."""
 
     def objection(answer: Any) -> str:
-        value, right = float(answer), float(solution())
-        return "" if abs(value - right) <= tolerance * max(abs(right), tolerance) else hint
+        value, right = float(answer.item() if isinstance(answer, np.ndarray) else answer), float(solution())
+        allowed = tolerance * max(abs(right), tolerance) if decimals is None else 0.5 * 10.0**-decimals
+        if abs(value - right) <= allowed:
+            return ""
+        wanted = "six digits" if decimals is None else f"{decimals} decimals"
+        return f"it is right as far as it goes; expected {wanted}" if _is_rounded(value, right) else hint
 
     return objection
 
@@ -81,9 +88,21 @@ def word(solution: Callable[[], str], hint: str) -> Callable[[Any], str]:
     """The objection to a name that is not the solution."""
 
     def objection(answer: Any) -> str:
-        return "" if str(answer).strip().lower() == solution().lower() else hint
+        # A search for names gives a list, and what a name belongs to has it.
+        if isinstance(answer, (list, tuple, set, frozenset)) and len(answer) == 1:
+            (answer,) = answer
+        plain = str(getattr(answer, "name", answer)).lower().replace("-", " ").strip("\"'` ")
+        return "" if "_".join(plain.split()) == solution().lower() else hint
 
     return objection
+
+
+def _is_rounded(value: float, right: float) -> bool:
+    """Whether a number of two digits or more is the other one, rounded to as many."""
+    if not np.isfinite(value):
+        return False
+    digits = len(Decimal(repr(value)).normalize().as_tuple().digits)
+    return digits > 1 and float(f"{right:.{digits}g}") == value
 
 
 def _exercises() -> dict[str, Exercise]:

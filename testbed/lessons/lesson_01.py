@@ -56,6 +56,6 @@ EXERCISES = (
     Exercise(
         "1.4",
         "The smallest p, to three decimals, from which the gradient pushes towards right in state 0.",
-        number(_turning_point, "look for the p where component 1 of the gradient changes sign", tolerance=5e-3),
+        number(_turning_point, "look for the p where component 1 of the gradient changes sign", decimals=3),
     ),
 )

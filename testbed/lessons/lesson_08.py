@@ -56,7 +56,10 @@ EXERCISES = (
     Exercise(
         "8.2",
         "Of none, token, suffix, prefix, minpro and sequence: which is the most biased for target_advantage?",
-        word(_most_biased, "compute relative_bias for each; a wrong suffix counts as much as a wrong prefix"),
+        word(
+            _most_biased,
+            "compute relative_bias for each; beside an exact advantage the ratios of later tokens change nothing",
+        ),
     ),
     Exercise(
         "8.3",

@@ -165,6 +165,6 @@ EXERCISES = (
     Exercise(
         "10.3",
         "The power p between 0 and 1.5 for which rho_t^p has the least error in parity(horizon=8), to two digits.",
-        number(_best_power, "minimise the error of 256 trajectories over p; its curve has one valley", tolerance=1e-2),
+        number(_best_power, "minimise the error of 256 trajectories over p; its curve has one valley", decimals=2),
     ),
 )

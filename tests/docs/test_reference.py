@@ -96,6 +96,16 @@ def test_formulas_and_examples_are_read_as_they_are_written(built):
     assert "problematic" not in page + processes
 
 
+def test_pages_ask_no_other_host(built):
+    """Formulas are MathML, and every script and style comes with the pages."""
+    for page in built.rglob("*.html"):
+        text = page.read_text(encoding="utf-8")
+        assert re.findall(r"<(?:script|link|img)[^>]*(?:src|href)=\"(https?:[^\"]*)", text) == [], page
+    lemma = (built / "course" / "03_baseline_invariance.html").read_text(encoding="utf-8")
+    assert lemma.count("<math") > 10
+    assert "\\frac" not in lemma
+
+
 def test_commands_cards_claims_and_lessons_have_pages(built):
     commands = (built / "reference" / "commands.html").read_text(encoding="utf-8")
     assert "Usage: testbed explore" in commands

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from theory.weights.registry import SEQUENCE, Array, Factors, Parts, constant_own
-from theory.weights.tokens import Tokens, exclusive_minimum
+from theory.weights.tokens import Tokens
 
 
 def level_parts(level: str) -> Parts:
@@ -61,11 +61,5 @@ def _power(log_value: Any, part: str, tokens: Tokens) -> Any:
 
 
 def log_minimum(tokens: Tokens, *, inclusive: bool) -> Any:
-    """log m_t, zero where there is no earlier token."""
-    xp, log_ratio = tokens.xp, tokens.log_ratio
-    never = float("inf")
-    # A masked token has no ratio, so it must not lower the minimum (its neutral log-ratio 0 would).
-    earlier = exclusive_minimum(xp, xp.where(tokens.mask, log_ratio, xp.full_like(log_ratio, never)))
-    if inclusive:
-        return xp.minimum(earlier, log_ratio)
-    return xp.where(earlier == never, xp.zeros_like(earlier), earlier)
+    """log m_t, zero where there is no earlier token; or the same with the token itself among them."""
+    return tokens.xp.minimum(tokens.least_earlier, tokens.log_ratio) if inclusive else tokens.log_minimum

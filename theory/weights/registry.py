@@ -141,6 +141,7 @@ def register(
     parts: Parts | Callable[..., Parts] = Parts(),  # noqa: B008 - a tuple, never changed
     needs: tuple[str, ...] | Callable[..., tuple[str, ...]] = (),
     local: bool | Callable[..., bool] = False,
+    replaces: bool = False,
 ) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """Decorator: enter a weight of your own, which is one function and one card, under the card's name.
 
@@ -153,7 +154,8 @@ def register(
     `needs`, names of `theory.NEEDS` that `tokens.given` then holds; `couples_batch`, a sequence's coefficients depend
     on the others; `check` raises ValueError on options without meaning; `parts` (`theory.Parts`), the product that it
     truncates, for `theory.decompose`. All but `by_length` and `couples_batch` may be functions of the options.
-    Where sequences are coupled, a batch in another order must get its coefficients in that order.
+    Where sequences are coupled, a batch in another order must get its coefficients in that order. With `replaces` a
+    weight of that name is replaced, so that a cell of a notebook can be run again.
 
     >>> card = Card("tempered", "A power of the ratio.", "c_t = rho_t^power", source="none", defaults="power=0.5.")
     >>> @register(card, local=True)
@@ -177,7 +179,7 @@ def register(
     def enter(function: Callable[..., Any]) -> Callable[..., Any]:
         parameters = inspect.signature(function).parameters.values()
         options = {p.name: p.default for p in parameters if p.kind is inspect.Parameter.KEYWORD_ONLY}
-        if card.name in FAMILIES:
+        if card.name in FAMILIES and not replaces:
             raise ValueError(f"weight {card.name!r} is registered already")
         family = Family(
             card, function, options, check, rule(baseline_invariant), rule(uses_advantage),

@@ -54,6 +54,19 @@ class Tokens(NamedTuple):
         return exclusive_sum(self.xp, self.log_ratio)
 
     @property
+    def log_minimum(self) -> Any:
+        """log m_t, m_t the smallest rho_j over the j < t that count, and 1 where there is none, (N, T)."""
+        earlier = self.least_earlier
+        return self.xp.where(earlier == float("inf"), self.xp.zeros_like(earlier), earlier)
+
+    @property
+    def least_earlier(self) -> Any:
+        """The smallest l_j over the j < t that count, +inf where there is none, (N, T)."""
+        # A masked token has no ratio, so it must not lower the minimum (its neutral log-ratio 0 would).
+        never = self.xp.full_like(self.log_ratio, float("inf"))
+        return exclusive_minimum(self.xp, self.xp.where(self.mask, self.log_ratio, never))
+
+    @property
     def log_suffix(self) -> Any:
         """log S_t = sum over j > t of l_j, (N, T)."""
         xp = self.xp

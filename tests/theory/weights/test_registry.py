@@ -409,6 +409,15 @@ def test_a_name_is_given_once(registry):
     assert registry["token"] is family
 
 
+def test_a_cell_of_a_notebook_can_be_run_again(registry):
+    card = theory.Card("mine", "One.", "c_t = 1", "none", "none")
+    for number in (1.0, 2.0):
+        theory.register(card, replaces=True)(lambda tokens, number=number: tokens.ratio * 0.0 + number)
+        assert (theory.weight("mine").coefficients(ZEROS) == number).all()
+    with pytest.raises(ValueError, match="weight 'mine' is registered already"):
+        theory.register(card)(lambda tokens: tokens.ratio)
+
+
 def test_a_function_in_the_place_of_a_name_is_told_the_way():
     for question in (theory.weight, lambda f: theory.Estimator(f, "outcome")):
         with pytest.raises(ValueError, match=r"weight is <function .*; expected a name: .* theory\.register\(card\)"):

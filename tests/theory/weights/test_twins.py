@@ -2,6 +2,7 @@
 
 from typing import NamedTuple
 
+import array_api_compat.numpy
 import numpy as np
 import pytest
 import torch
@@ -9,6 +10,7 @@ import torch
 import theory
 from tests.theory.weights import twins
 from tests.theory.weights.variants import IDS, ONE_AT_ONE, VARIANTS
+from theory.weights.tokens import Tokens
 
 EVERY_WEIGHT = pytest.mark.parametrize("weight", VARIANTS, ids=IDS)
 
@@ -189,3 +191,15 @@ def test_no_token_has_no_coefficient(weight, shape):
 
 def test_every_weight_has_a_twin():
     assert set(twins.TWINS) == set(theory.weight_cards())
+
+
+def test_the_smallest_earlier_ratio_is_that_of_a_loop():
+    rng = np.random.default_rng(0)
+    log_ratio, mask = rng.normal(size=(50, 7)), rng.random(size=(50, 7)) < 0.7
+    tokens = Tokens(array_api_compat.numpy, log_ratio, mask, None)
+    for row, counts, least in zip(log_ratio, mask, tokens.log_minimum, strict=True):
+        for t in range(7):
+            assert least[t] == min((row[j] for j in range(t) if counts[j]), default=0.0)
+    # The control: tokens that do not count would lower it.
+    everything = Tokens(array_api_compat.numpy, log_ratio, np.ones_like(mask), None).log_minimum
+    assert (everything < tokens.log_minimum).any()
