@@ -47,7 +47,11 @@ class Drifted:
 
 
 def kinds() -> dict[str, str]:
-    """Every kind of drift and its card: what it does, what its strength means, and its options, in one line."""
+    """Every kind of drift and its card: what it does, what its strength means, and its options, in one line.
+
+    >>> sorted(kinds())
+    ['mixture', 'noise', 'rounding', 'staleness', 'temperature', 'top_k', 'top_p']
+    """
     return {name: kind.card for name, kind in sorted(KINDS.items())}
 
 
@@ -99,6 +103,13 @@ def measured(
     **options: Any,
 ) -> Drifted:
     """The pair of `apply`, with its exact divergence and lost mass.
+
+    >>> import numpy as np
+    >>> from theory import MarkovProcess, SoftmaxPolicy
+    >>> bandit = theory.MarkovProcess([1.0], [[[1.0], [1.0]]], [[0.0, 1.0]], horizon=1)
+    >>> cut = measured("top_p", bandit, theory.SoftmaxPolicy(np.log([[0.9, 0.1]])), p=0.5)
+    >>> round(cut.kl, 6), round(cut.lost_mass, 6)
+    (0.105361, 0.1)
 
     Raises:
         ValueError: what `apply` raises, or an unknown `per`.

@@ -103,6 +103,14 @@ def decompose(
     the truth loses with the trajectories that mu cannot give, whose true weights nothing can put back. `old` and `lag`
     are as in `theory.moments`.
 
+    >>> import numpy as np
+    >>> process = MarkovProcess([1.0], [[[1.0], [1.0]]], [[0.0, 1.0]], horizon=2)  # two tokens, a reward for each 1
+    >>> pi = SoftmaxPolicy(np.log([[0.5, 0.5]]))
+    >>> mu = SoftmaxPolicy(np.log([[0.8, 0.2]]))
+    >>> parts = decompose(process, pi, mu, Estimator("none", "target_advantage"))
+    >>> {name: round(float(np.linalg.norm(part)), 6) for name, part in parts.terms.items()}
+    {'occupancy': 0.0, 'action': 0.0, 'continuation': 0.0, 'truncation': 0.0, 'baseline_leak': 0.0, 'reduction': 0.0}
+
     Raises:
         ValueError: as `theory.moments`; an order that is not possible; engine "sampling", which has no exact terms.
     """

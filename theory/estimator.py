@@ -49,6 +49,9 @@ def reduction(name: str | Reduction, *, batch: int | None = None) -> Reduction:
     the weight couples the trajectories of a batch (`Card.couples_batch`). With a batch, `theory.moments` gives the
     moments of one batch's estimator. A reduction that is already made is returned as it is.
 
+    >>> reduction("token_mean", batch=8)
+    Reduction(name='token_mean', batch=8)
+
     Raises:
         ValueError: an unknown name; a batch that is not a positive whole number or is given beside a reduction that is
             already made.

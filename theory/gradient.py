@@ -18,6 +18,12 @@ def policy_gradient(process: MarkovProcess, target: SoftmaxPolicy) -> Array:
     g = sum over t, s, a of discount^t P_pi(s_t = s) pi(a|s) A_t(s, a) z(s, a)
     (policy gradient theorem, Sutton et al. 1999, theorem 1, for a finite horizon). Where every component is within
     what rounding of the action values can make of zero, it is zero.
+
+    >>> import numpy as np
+    >>> process = MarkovProcess([1.0], [[[1.0], [1.0]]], [[0.0, 1.0]], horizon=2)  # two tokens, a reward for each 1
+    >>> pi = SoftmaxPolicy(np.log([[0.5, 0.5]]))
+    >>> policy_gradient(process, pi).round(12)
+    array([-0.5,  0.5])
     """
     v = values(process, target)
     alive = np.where(process.absorbing, 0.0, _discounts(process)[:, None] * v.occupancy[:-1])

@@ -83,6 +83,11 @@ def group(size: int, centre: str = "mean", scale: str = "std", *, ddof: int = 1,
     A group of equal returns contributes zero wherever something is subtracted or divided by the deviation.
     Sources: GRPO arXiv 2402.03300, Dr.GRPO arXiv 2503.20783, RLOO arXiv 2402.14740.
 
+    >>> group(size=8).label
+    'group(size=8, centre=mean, scale=std)'
+    >>> group(size=4, centre="leave_one_out", scale="none").label
+    'group(size=4, centre=leave_one_out, scale=none)'
+
     Raises:
         ValueError: a size below 2 (below 1 where nothing is compared), an unknown centre or scale, a `ddof` that is no
             whole number below the size, or an `epsilon` that is negative or not finite.

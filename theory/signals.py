@@ -68,7 +68,11 @@ CARDS = {card.name: card for card in _CARDS}
 
 
 def signal_cards() -> dict[str, SignalCard]:
-    """Every signal that has a name: name -> card. Group-relative ones are made by `theory.group`."""
+    """Every signal that has a name: name -> card. Group-relative ones are made by `theory.group`.
+
+    >>> sorted(signal_cards())[:2]
+    ['behaviour_action_value', 'behaviour_advantage']
+    """
     return dict(CARDS)
 
 

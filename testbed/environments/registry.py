@@ -136,7 +136,11 @@ def environment(name: str, **options: Any) -> Environment:
 
 
 def environment_cards() -> dict[str, EnvironmentCard]:
-    """The registry: name -> card."""
+    """The registry: name -> card.
+
+    >>> environment_cards()["parity"].knob
+    'horizon'
+    """
     return {name: entry.card for name, entry in sorted(BUILDERS.items())}
 
 

@@ -50,7 +50,11 @@ def check(name: str, answer: Any) -> None:
 
 
 def exercise_names() -> list[str]:
-    """Every exercise, in the order of the lessons."""
+    """Every exercise, in the order of the lessons.
+
+    >>> exercise_names()[:3]
+    ['1.1', '1.2', '1.3']
+    """
     return list(_exercises())
 
 

@@ -174,7 +174,11 @@ _NAME = re.compile(r"[a-zA-Z0-9_-][a-zA-Z0-9_.-]*")
 
 
 def default_sweep() -> Sweep:
-    """The sweep that `testbed sweep` runs when no file is named."""
+    """The sweep that `testbed sweep` runs when no file is named.
+
+    >>> default_sweep().kl
+    (0.01, 0.03, 0.1, 0.3)
+    """
     return packaged_sweep("default")
 
 

@@ -65,6 +65,17 @@ def moments(
         lag: number of updates between the policy that drew a token and the target, a number or a table (S,) or (T, S),
             for weights that look at it.
 
+    >>> import numpy as np
+    >>> process = MarkovProcess([1.0], [[[1.0], [1.0]]], [[0.0, 1.0]], horizon=2)  # two tokens, a reward for each 1
+    >>> pi = SoftmaxPolicy(np.log([[0.5, 0.5]]))
+    >>> mu = SoftmaxPolicy(np.log([[0.8, 0.2]]))
+    >>> m = moments(process, pi, mu, Estimator("none", "target_advantage"))
+    >>> round(m.relative_bias, 6), round(m.cosine, 6), m.engine
+    (0.0, 1.0, 'enumeration')
+    >>> exact = moments(process, pi, mu, Estimator("token", "target_advantage"))
+    >>> round(exact.relative_bias, 12), round(exact.variance, 6)
+    (0.0, 0.140625)
+
     Raises:
         ValueError: policies and process disagree, support is missing, an unknown name, or an engine that cannot take
             the problem (the message names one that can).

@@ -34,5 +34,9 @@ def preset(name: str, *, group_size: int | None = None, **options: Any) -> Prese
 
 
 def preset_cards() -> dict[str, Preset]:
-    """Every preset: name -> record."""
+    """Every preset: name -> record.
+
+    >>> preset_cards()["paper:minpro"].name
+    'paper:minpro'
+    """
     return dict(PRESETS)

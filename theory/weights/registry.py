@@ -415,7 +415,11 @@ def weight(name: str | Weight, **options: Any) -> Weight:
 
 
 def weight_cards() -> dict[str, Card]:
-    """The registry: name -> card."""
+    """The registry: name -> card.
+
+    >>> weight_cards()["minpro"].source
+    'MinPRO, Lei, Cheng & Tao 2026, arXiv 2601.22718'
+    """
     return {name: family.card for name, family in sorted(FAMILIES.items())}
 
 
