@@ -7,8 +7,9 @@ import os
 import signal
 import threading
 from collections.abc import Iterator
-from concurrent.futures import BrokenExecutor, Executor, ProcessPoolExecutor
+from concurrent.futures import BrokenExecutor, Executor, Future, ProcessPoolExecutor
 from contextlib import contextmanager
+from typing import Any
 
 THREADS = ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS", "VECLIB_MAXIMUM_THREADS")
 
@@ -16,6 +17,29 @@ THREADS = ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS", "VECLIB
 def local_workers() -> int:
     """The cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+class _Pool(ProcessPoolExecutor):
+    """A pool whose processes are born deaf to Ctrl-C, which goes to the whole group: the parent alone answers it."""
+
+    def submit(self, *args: Any, **kwargs: Any) -> Future[Any]:
+        # Submitting may start a process, and a process inherits the mask of the thread that starts it. Until it has
+        # come to its initializer, an interrupt would end it with a trace of its own.
+        with _interrupts_held():
+            return super().submit(*args, **kwargs)
+
+
+@contextmanager
+def _interrupts_held() -> Iterator[None]:
+    """This thread gets interrupts afterwards; none is lost."""
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 @contextmanager
@@ -26,7 +50,7 @@ def local_executor(workers: int) -> Iterator[ProcessPoolExecutor]:
     before = {name: os.environ.get(name) for name in THREADS}
     os.environ.update(dict.fromkeys(THREADS, "1"))
     others = set(multiprocessing.active_children())
-    executor = ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), initializer=_start)
+    executor = _Pool(workers, multiprocessing.get_context("spawn"), initializer=_start)
     try:
         yield executor
     except KeyboardInterrupt:
@@ -63,7 +87,7 @@ def _nothing() -> None:
 
 
 def _start() -> None:
-    # Ctrl-C goes to the whole group; only the parent answers it, by shutting the pool down.
+    # For as long as it lives, and where there is no mask to inherit.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_end_with_parent, daemon=True).start()
 
