@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import plotly.graph_objects as go
@@ -11,7 +12,7 @@ from plotly.subplots import make_subplots
 
 # The page has the colours of the printed figures.
 from figures.style import FAVOURITES, look
-from testbed.exploring.numbers import Numbers, WeightNumbers
+from testbed.exploring.numbers import Causes, Numbers, WeightNumbers
 
 GREATEST_BATCH = 2**20
 EXACT = 1e-10
@@ -47,29 +48,31 @@ def bias_and_spread(numbers: Numbers) -> go.Figure:
             ),
             1, column,
         )  # fmt: skip
-    figure.update_layout(**{**_PLAIN, "margin": {"l": 8, "r": 16, "t": 36, "b": 32}})
+    figure.update_layout(**{**_PLAIN, "margin": {"l": 8, "r": 16, "t": 36, "b": 48}})
     _one_row_each(figure, known)
+    figure.update_xaxes(title="|E[ĝ] - g| / |g|", title_standoff=6, rangemode="tozero", row=1, col=1)
+    figure.update_xaxes(title="√tr Cov[ĝ] / |g|", title_standoff=6, rangemode="tozero", row=1, col=2)
     figure.update_annotations(font_size=13)
-    return figure
+    return _said_if_empty(figure, known)
 
 
-def causes(numbers: Numbers) -> go.Figure:
+def causes(several: Sequence[Causes]) -> go.Figure:
     """How long each cause's part of the bias is, grouped by weight, with the whole bias as a mark."""
-    known = [w for w in _known(numbers) if w.terms]
-    names = list(dict.fromkeys(name for w in known for name, _ in w.terms))
+    known = [c for c in several if c.terms]
+    labels = [c.label for c in known]
     figure = go.Figure()
-    for name in names:
-        lengths = [dict(w.terms).get(name, 0.0) for w in known]
+    for name in dict.fromkeys(name for c in known for name, _ in c.terms):
+        lengths = [dict(c.terms).get(name, 0.0) for c in known]
         if max(lengths, default=0.0) > EXACT:
             figure.add_trace(
                 go.Bar(
-                    name=name, y=[w.label for w in known], x=lengths, orientation="h", marker_color=_TERMS.get(name),
+                    name=name, y=labels, x=lengths, orientation="h", marker_color=_TERMS.get(name),
                     hovertemplate=f"{name}: %{{x:.4g}}<extra>%{{y}}</extra>",
                 )
             )  # fmt: skip
     figure.add_trace(
         go.Scatter(
-            name="the whole bias", y=[w.label for w in known], x=[_bias(w) for w in known], mode="markers",
+            name="the whole bias", y=labels, x=[_bias(c) for c in known], mode="markers",
             marker={"symbol": "line-ns-open", "size": 26, "color": "#222", "line": {"width": 3}},
             hovertemplate="whole bias: %{x:.4g}<extra>%{y}</extra>",
         )
@@ -78,7 +81,7 @@ def causes(numbers: Numbers) -> go.Figure:
     figure.update_layout(margin={"l": 8, "r": 16, "t": 50, "b": 48})
     figure.update_xaxes(title="length of the part over |g|", rangemode="tozero")
     _one_row_each(figure, known)
-    return figure
+    return _said_if_empty(figure, known)
 
 
 def error_by_batch(numbers: Numbers, batch: int) -> go.Figure:
@@ -103,11 +106,16 @@ def error_by_batch(numbers: Numbers, batch: int) -> go.Figure:
             hovertemplate="from n = %{x:.5g}<extra></extra>", showlegend=bool(crossings),
         )
     )  # fmt: skip
-    figure.add_vline(x=batch, line={"color": "#888", "dash": "dot"})
+    if known:
+        figure.add_vline(x=batch, line={"color": "#888", "dash": "dot"})
     figure.update_layout(**_PLAIN, legend=_LEGEND)
     figure.update_xaxes(title="batch size n, trajectories", type="log", dtick=1)
-    figure.update_yaxes(title="E|average - g|² / |g|²", type="log", exponentformat="power")
-    return figure
+    figure.update_yaxes(
+        title="E|average - g|² / |g|²",
+        type="log",
+        **_ticks([w.relative_mse(n) for w in known for n in (max(w.least_batch, 1), GREATEST_BATCH)]),
+    )
+    return _said_if_empty(figure, known)
 
 
 def weight_by_position(numbers: Numbers) -> go.Figure:
@@ -115,18 +123,18 @@ def weight_by_position(numbers: Numbers) -> go.Figure:
     known = [w for w in _known(numbers) if w.positions]
     figure = go.Figure()
     shift = 0.7 / max(len(known), 1)
+    lowest = _lowest(known)
     for i, w in enumerate(known):
         rows = np.array(w.positions)
         places = np.arange(1, len(rows) + 1) + (i - (len(known) - 1) / 2) * shift
-        # A logarithmic axis has no place for zero: such quantiles stand at its lower end, and the table has the share.
-        low, middle, high, mean = (np.where(column > 0.0, column, np.nan) for column in rows.T)
+        # A logarithmic axis has no place for zero: it stands at the lower edge, and hovering tells.
+        low, middle, high, mean = np.where(rows > 0.0, rows, lowest).T
         color = _color(w.label, known)
-        floor = np.where(np.isnan(low), _lowest(known), low)
         figure.add_trace(
             go.Scatter(
                 name=w.label, x=places, y=middle, mode="markers", marker={"color": color, "size": 7},
                 error_y={
-                    "type": "data", "symmetric": False, "array": high - middle, "arrayminus": middle - floor,
+                    "type": "data", "symmetric": False, "array": high - middle, "arrayminus": middle - low,
                     "color": color, "thickness": 1.5, "width": 2,
                 },
                 customdata=rows, hovertemplate="median %{customdata[1]:.4g}, 5 % %{customdata[0]:.4g}, 95 % "
@@ -141,8 +149,9 @@ def weight_by_position(numbers: Numbers) -> go.Figure:
         )  # fmt: skip
     figure.update_layout(**_PLAIN, legend=_LEGEND)
     figure.update_xaxes(title="position t of the token, from 1", dtick=1 if numbers.horizon <= 20 else None)
-    figure.update_yaxes(title="weight c_t under μ", type="log", dtick="D2")
-    return figure
+    everything = [value for w in known for row in w.positions for value in (*row, lowest)]
+    figure.update_yaxes(title="weight c_t under μ", type="log", **_ticks(everything))
+    return _said_if_empty(figure, known)
 
 
 def shown(value: float) -> str:
@@ -156,7 +165,7 @@ def shown(value: float) -> str:
     return "0" if abs(value) < EXACT else f"{value:.4g}"
 
 
-def _one_row_each(figure: go.Figure, known: Sequence[WeightNumbers]) -> None:
+def _one_row_each(figure: go.Figure, known: Sequence[Any]) -> None:
     figure.update_yaxes(range=[len(known) - 0.4, -0.6], automargin=True)
 
 
@@ -164,7 +173,7 @@ def _known(numbers: Numbers) -> list[WeightNumbers]:
     return [w for w in numbers.weights if not w.reason]
 
 
-def _bias(w: WeightNumbers) -> float:
+def _bias(w: WeightNumbers | Causes) -> float:
     return 0.0 if w.relative_bias < EXACT else w.relative_bias
 
 
@@ -174,6 +183,26 @@ def _color(label: str, known: Sequence[WeightNumbers]) -> str:
     return _OTHERS[[w.label for w in known if w.label not in FAVOURITES].index(label) % len(_OTHERS)]
 
 
+def _said_if_empty(figure: go.Figure, known: Sequence[Any]) -> go.Figure:
+    if not known:
+        figure.add_annotation(text="nothing to show", showarrow=False, xref="paper", yref="paper", x=0.5, y=0.5)
+        figure.update_xaxes(visible=False)
+        figure.update_yaxes(visible=False)
+    return figure
+
+
+def _ticks(values: Sequence[float]) -> dict[str, Any]:
+    """Marks 1, 2, 5 of every decade, or of fewer, in full: Plotly's own say 5 where they mean 0.5."""
+    positive = [value for value in values if value > 0.0]
+    if not positive:
+        return {}
+    low, high = math.floor(math.log10(min(positive))), math.ceil(math.log10(max(positive)))
+    decades = range(low, high + 1, max(1, (high - low) // 8))
+    marks = [digit * 10.0**k for k in decades for digit in ((1, 2, 5) if high - low <= 2 else (1,))]
+    return {"tickvals": marks, "ticktext": [f"{mark:g}" for mark in marks]}
+
+
 def _lowest(known: Sequence[WeightNumbers]) -> float:
-    values = np.concatenate([np.array(w.positions).ravel() for w in known])
-    return float(values[values > 0.0].min()) / 2.0
+    """Where zeros stand: below everything else."""
+    values = [value for w in known for row in w.positions for value in row if value > 0.0]
+    return min(values, default=1.0) / 2.0

@@ -25,20 +25,22 @@ def explore_command(host: str, port: int | None, *, browser: bool) -> int:
         import dash  # noqa: F401
     except ImportError:
         raise ValueError("the page needs Dash; expected the extra, pip install 'offpolicy-testbed[explore]'") from None
+    from threadpoolctl import threadpool_limits
     from werkzeug.serving import make_server
 
     from testbed.exploring.page import make_app
 
     chosen = _port(host, port)
     logging.getLogger("werkzeug").setLevel(logging.ERROR)  # a line per request says nothing
-    # Threads share the caches; each answer computes on one.
     server = make_server(host, chosen, make_app().server, threaded=True)
     address = f"http://{host}:{chosen}/"
     print(f"{address} shows the page until you press Ctrl+C", flush=True)
     if browser:
         threading.Timer(0.5, webbrowser.open, (address,)).start()
     try:
-        server.serve_forever()
+        # Requests share the caches; each computes on one thread, as sweeps do.
+        with threadpool_limits(limits=1):
+            server.serve_forever()
     except KeyboardInterrupt:
         pass
     finally:

@@ -10,32 +10,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 import theory
-from testbed import drift, spelling
-from testbed.drift import Drifted
-from testbed.environments import Environment, environment
-from testbed.exploring.state import State, options_of, weight_of
-from testbed.sweep.token_weights import Tokens, tokens_of
-from theory.engines.problem import EngineRefusal, Problem
+from testbed import spelling
+from testbed.exploring.case import MOST_TRAJECTORIES, Place, case_of, exact_moments, tokens_at
+from testbed.exploring.state import State, weight_of
+from testbed.sweep.token_weights import Tokens
+from theory.engines.problem import Problem
 from theory.engines.trajectories import coefficients, token_signals
 from theory.signals import ResolvedSignal, resolve
 
 Array = NDArray[np.float64]
-MOST_TRAJECTORIES = 20_000
-"""Larger trees are left to scripts: the page answers at once."""
-MOST_CELLS = 200_000
-"""States x actions x steps x parameters that the recursion goes through: the same."""
-SMALL_TREE = 1_000
-"""Up to here enumeration is the faster engine."""
 QUANTILES = (0.05, 0.5, 0.95)
-
-
-@dataclass(frozen=True, eq=False)
-class Case:
-    """An environment and its two policies."""
-
-    environment: Environment
-    pair: Drifted
-    trajectories: int
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,14 +35,12 @@ class WeightNumbers:
     """Of one trajectory, sqrt(variance of one draw x trajectories per draw) / |g|."""
     least_batch: int = 1
     """Trajectories of one draw."""
-    terms: tuple[tuple[str, float], ...] = ()
-    """Cause -> length of its vector over |g|."""
     positions: tuple[tuple[float, ...], ...] = ()
     """Per position t = 1..T: quantiles of the weight under mu, then its mean."""
     share_zero: float = math.nan
     reason: str = ""
     beside: str = ""
-    """Why there are no causes, or no distribution."""
+    """Why there is no distribution."""
 
     def relative_mse(self, batch: float) -> float:
         """E|average of n estimates - g|^2 / |g|^2; NaN below one draw."""
@@ -69,7 +51,7 @@ class WeightNumbers:
 
 @dataclass(frozen=True, eq=False)
 class Numbers:
-    """Everything that is shown."""
+    """Everything that is shown at once."""
 
     weights: tuple[WeightNumbers, ...]
     kl: float = math.nan
@@ -114,103 +96,94 @@ def crossover(first: WeightNumbers, second: WeightNumbers) -> float:
     return max(cost / gain, float(second.least_batch), float(first.least_batch))
 
 
+@dataclass(frozen=True, eq=False)
+class Causes:
+    """Where the bias of one weight comes from; `reason` says why that is not known."""
+
+    label: str
+    relative_bias: float = math.nan
+    terms: tuple[tuple[str, float], ...] = ()
+    """Cause -> length of its vector over |g|."""
+    reason: str = ""
+
+
+def place_of(state: State) -> Place:
+    """The part of a state that decides the environment and its two policies."""
+    return Place(state.environment, state.options, state.drift, state.drift_options, state.kl)
+
+
 def numbers_of(state: State) -> Numbers:
     """The numbers of a state; a case that does not exist is one sentence."""
+    place = place_of(state)
     try:
-        case = case_of(state.environment, state.options, state.drift, state.kl)
+        case = case_of(place)
     except ValueError as why:
         return Numbers((), reason=str(why))
-    process, pair = case.environment.process, case.pair
-    place = (state.environment, state.options, state.drift, state.kl)
-    labels = dict.fromkeys(weight_of(text, state.clip).label for text in state.weights)
+    process, target, _ = case.three
     return Numbers(
-        tuple(weight_numbers(place, label, state.signal) for label in labels),
-        pair.kl, pair.lost_mass, theory.values(process, pair.target).expected_return, process.horizon,
+        tuple(weight_numbers(place, label, state.signal) for label in _labels(state)),
+        case.pair.kl, case.pair.lost_mass, theory.values(process, target).expected_return, process.horizon,
         case.trajectories,
     )  # fmt: skip
 
 
-@lru_cache(maxsize=64)
-def case_of(name: str, options: str, kind: str, kl: float) -> Case:
-    """The environment, and its policy drifted to the divergence, or as near as the kind of drift can.
-
-    Raises:
-        ValueError: an option without meaning, a drift that has no such divergence, or a process that is too large.
-    """
-    made = environment(name, **options_of(name, options))
-    process, trajectories = made.process, made.trajectories
-    cells = process.states * process.actions * process.horizon * made.target.parameters.size
-    if trajectories > MOST_TRAJECTORIES and cells > MOST_CELLS:
-        raise ValueError(
-            f"{made.label} is too large for an answer at once: {cells:,} states x actions x steps x parameters; "
-            f"expected at most {MOST_CELLS:,}, so a shorter length, or theory.moments in a script"
-        )
-    pair = drift.at(kind, process, made.target, kl=kl, nearest=True)
-    return Case(made, pair, trajectories)
+def causes_of(state: State) -> tuple[Causes, ...]:
+    """Where the bias comes from, weight by weight: several times the work of `numbers_of`, so that it comes after."""
+    place = place_of(state)
+    found = [weight_numbers(place, label, state.signal) for label in _labels(state)] if _exists(place) else []
+    return tuple(weight_causes(place, w.label, state.signal) for w in found if not w.reason)
 
 
 @lru_cache(maxsize=4096)
-def weight_numbers(place: tuple[str, str, str, float], label: str, signal: str) -> WeightNumbers:
+def weight_numbers(place: Place, label: str, signal: str) -> WeightNumbers:
     """The numbers of one weight in one case."""
-    case = case_of(*place)
-    process, target, behaviour = case.environment.process, case.pair.target, case.pair.behaviour
+    case = case_of(place)
     try:
         estimator = theory.Estimator(spelling.weight(label), spelling.signal(signal))
-        moments = _moments(case, estimator)
+        moments = exact_moments(case, estimator)
     except (ValueError, TypeError) as why:
         return WeightNumbers(label, reason=str(why))
     length = float(np.linalg.norm(moments.gradient))
     if length < 1e-12:
         return WeightNumbers(label, moments.engine, reason="the true gradient is zero: nothing is relative to it")
     beside, zero = "", math.nan
-    terms: tuple[tuple[str, float], ...] = ()
     positions: tuple[tuple[float, ...], ...] = ()
     try:
-        parts = theory.decompose(process, target, behaviour, estimator, moments.engine, missing_support="allow")
-        terms = tuple((name, float(np.linalg.norm(vector)) / length) for name, vector in parts.terms.items())
+        positions, zero = _distribution(tokens_at(place), estimator)
     except ValueError as why:
         beside = str(why)
-    try:
-        positions, zero = _distribution(_tokens(*place), estimator)
-    except ValueError as why:
-        beside = beside or str(why)
     return WeightNumbers(
         label, moments.engine, moments.relative_bias, moments.cosine, moments.effective_step,
-        math.sqrt(moments.variance * moments.trajectories_per_draw) / length, moments.trajectories_per_draw, terms,
+        math.sqrt(moments.variance * moments.trajectories_per_draw) / length, moments.trajectories_per_draw,
         positions, zero, beside=beside,
     )  # fmt: skip
 
 
-def _moments(case: Case, estimator: theory.Estimator) -> theory.Moments:
-    """By the cheaper exact engine of those that can.
-
-    Raises:
-        ValueError: none can, at the sizes of the page.
-    """
-    three = case.environment.process, case.pair.target, case.pair.behaviour
-    reasons = []
-    small = case.trajectories <= SMALL_TREE and not isinstance(estimator.signal, theory.GroupSignal)
-    for engine in ("enumeration", "recursion") if small else ("recursion", "enumeration"):
-        try:
-            return theory.moments(
-                *three, estimator, engine, missing_support="allow", most_trajectories=MOST_TRAJECTORIES
-            )
-        except EngineRefusal as why:
-            reasons.append(str(why))
-    if case.trajectories > MOST_TRAJECTORIES:
-        raise ValueError(
-            f"{estimator.label} needs every trajectory, and there are {case.trajectories:,}; expected at most "
-            f"{MOST_TRAJECTORIES:,} for an answer at once"
-        )
-    raise ValueError(reasons[-1])
+@lru_cache(maxsize=4096)
+def weight_causes(place: Place, label: str, signal: str) -> Causes:
+    """The causes of the bias of a weight whose numbers are known."""
+    numbers = weight_numbers(place, label, signal)
+    estimator = theory.Estimator(spelling.weight(label), spelling.signal(signal))
+    three = case_of(place).three
+    try:
+        parts = theory.decompose(*three, estimator, numbers.engine, missing_support="allow")
+    except ValueError as why:
+        return Causes(label, numbers.relative_bias, reason=str(why))
+    length = float(np.linalg.norm(theory.policy_gradient(*three[:2])))
+    terms = tuple((name, float(np.linalg.norm(vector)) / length) for name, vector in parts.terms.items())
+    return Causes(label, numbers.relative_bias, terms)
 
 
-@lru_cache(maxsize=16)
-def _tokens(name: str, options: str, kind: str, kl: float) -> Tokens | None:
-    case = case_of(name, options, kind, kl)
-    if case.trajectories > MOST_TRAJECTORIES:
-        return None
-    return tokens_of(case.environment.process, case.pair.target, case.pair.behaviour)
+def _labels(state: State) -> list[str]:
+    return list(dict.fromkeys(weight_of(text, state.clip).label for text in state.weights))
+
+
+def _exists(place: Place) -> bool:
+    try:
+        case_of(place)
+    except ValueError:
+        return False
+    return True
 
 
 def _distribution(tokens: Tokens | None, estimator: theory.Estimator) -> tuple[tuple[tuple[float, ...], ...], float]:

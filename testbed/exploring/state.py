@@ -5,11 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields, replace
+from functools import lru_cache
 from typing import Any
 from urllib.parse import parse_qsl, urlencode
 
 import theory
 from testbed import drift, spelling
+from testbed.drifting.registry import KINDS
 from testbed.environments import environment, environment_cards
 from theory import checks
 
@@ -18,6 +20,11 @@ LENGTHS = ("horizon", "depth", "digits", "rounds")
 SEPARATOR = ";"
 MOST_WEIGHTS = 8
 """On one page."""
+MOST_OF_AN_OPTION = 500
+"""Whole numbers in an environment's options, seeds apart: building more than that takes a while already."""
+MOST_STATES = 50_000
+MOST_STEPS = 50
+"""Whole numbers in a drift's options, and the size of a group."""
 BOUNDS = "clip"
 """In a weight such as `minpro(clip=clip)` the word stands for the page's clip."""
 
@@ -34,6 +41,8 @@ class State:
     options: str = ""
     """Of the environment, where they differ from its defaults, such as `depth=4, seed=1`."""
     drift: str = "noise"
+    drift_options: str = ""
+    """Of the kind of drift, where they differ from its defaults, such as `seed=1`."""
     kl: float = 0.1
     """KL(mu || pi) in nats per token."""
     weights: tuple[str, ...] = ("none", "token", "prefix", "minpro", "minpro(clip=clip)")
@@ -49,6 +58,7 @@ class State:
         checks.known_name("environment", self.environment, environment_cards())
         object.__setattr__(self, "options", written(options_of(self.environment, self.options)))
         checks.known_name("kind of drift", self.drift, drift.kinds())
+        object.__setattr__(self, "drift_options", written(drift_options_of(self.drift, self.drift_options)))
         object.__setattr__(self, "kl", checks.non_negative("kl", self.kl, "nats per token"))
         low, high = self.clip
         if not 0.0 <= low <= high:
@@ -57,7 +67,9 @@ class State:
             raise ValueError(f"{len(self.weights)} weights are asked for; expected at most {MOST_WEIGHTS} on one page")
         for text in self.weights:
             weight_of(text, self.clip)
-        spelling.signal(self.signal)
+        signal = spelling.signal(self.signal)
+        if isinstance(signal, theory.GroupSignal):
+            _check_affordable({"size": signal.size}, MOST_STEPS)
         object.__setattr__(self, "batch", checks.whole_number("batch", self.batch, 1, "trajectories"))
 
 
@@ -67,10 +79,21 @@ def options_of(name: str, text: str) -> dict[str, Any]:
     >>> options_of("token_tree", "depth=4, seed=0")
     {'depth': 4}
     """
-    given = spelling.call(f"{name}({text})", "token_tree(depth=4)")[1]
-    environment(name, **given)
-    defaults = environment_cards()[name].options
-    return {option: value for option, value in given.items() if value != defaults[option]}
+    return dict(_options_of(name, text))
+
+
+def drift_options_of(kind: str, text: str) -> dict[str, Any]:
+    """The options that a text gives to a kind of drift; what equals its default is left out.
+
+    >>> drift_options_of("noise", "seed=3"), drift_options_of("staleness", "steps=8")
+    ({'seed': 3}, {})
+    """
+    given = spelling.call(f"{kind}({text})", "noise(seed=1)")[1]
+    known = KINDS[kind].options
+    for option in given:
+        checks.known_name("option", option, known, of=f"drift {kind!r}")
+    _check_affordable(given, MOST_STEPS)
+    return _changed(given, known)
 
 
 def written(options: Mapping[str, Any]) -> str:
@@ -121,7 +144,7 @@ def from_query(query: str) -> tuple[State, list[str]]:
             given[checks.known_name("part of the address", name, known)] = text
         except ValueError as why:
             wrong.append(str(why))
-    # The environment comes before its options; fields() has that order.
+    # What has options comes before them; fields() has that order.
     for name in (f.name for f in fields(State) if f.name in given):
         try:
             state = replace(state, **{name: _READ[name](given[name])})
@@ -130,10 +153,32 @@ def from_query(query: str) -> tuple[State, list[str]]:
     return state, wrong
 
 
+@lru_cache(maxsize=256)  # it builds the environment, and is asked many times of the same one
+def _options_of(name: str, text: str) -> tuple[tuple[str, Any], ...]:
+    given = spelling.call(f"{name}({text})", "token_tree(depth=4)")[1]
+    _check_affordable(given, MOST_OF_AN_OPTION)
+    states = environment(name, **given).process.states
+    if states > MOST_STATES:
+        raise ValueError(
+            f"{name}({text}) has {states:,} states; expected at most {MOST_STATES:,} for an answer at once"
+        )
+    return tuple(_changed(given, environment_cards()[name].options).items())
+
+
+def _changed(given: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str, Any]:
+    return {option: value for option, value in given.items() if value != defaults[option]}
+
+
+def _check_affordable(given: Mapping[str, Any], most: int) -> None:
+    for option, value in given.items():
+        if option != "seed" and isinstance(value, int) and value > most:
+            raise ValueError(f"{option} is {value}; expected at most {most} for an answer at once")
+
+
 def _text(value: Any) -> str:
     if isinstance(value, tuple):
         return SEPARATOR.join(map(str, value))
-    return f"{value:.12g}" if isinstance(value, float) else str(value)
+    return str(value)
 
 
 def _number(text: str) -> float:
@@ -166,6 +211,6 @@ def _list(text: str) -> tuple[str, ...]:
 
 
 _READ: dict[str, Callable[[str], Any]] = {
-    "environment": str, "options": str, "drift": str, "kl": _number, "weights": _list, "clip": _pair, "signal": str,
-    "batch": _whole,
+    "environment": str, "options": str, "drift": str, "drift_options": str, "kl": _number, "weights": _list,
+    "clip": _pair, "signal": str, "batch": _whole,
 }  # fmt: skip

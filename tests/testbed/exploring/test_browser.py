@@ -21,6 +21,7 @@ pytestmark = pytest.mark.skipif(BROWSER is None, reason="no chromium on this mac
 def address():
     command = [sys.executable, "-m", "testbed", "explore", "--no-browser", "--port", "0"]
     environment = {**os.environ, "OPENBLAS_NUM_THREADS": "1"}
+    pytest.importorskip("playwright", reason="no playwright to drive the browser with")
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as process:
         try:
             yield re.search(r"http://\S+", process.stdout.readline()).group()
@@ -87,7 +88,12 @@ def test_the_page_shows_the_numbers_of_theory(page, address):
     shown = [row[2:7] for row in rows(page)]
     assert shown == expected("token_tree", {}, 0.1, DEFAULT, "target_advantage", 256)
     assert shown != expected("token_tree", {}, 0.11, DEFAULT, "target_advantage", 256)  # the control
-    page.wait_for_function("document.querySelectorAll('.js-plotly-plot .main-svg').length >= 4")
+    page.wait_for_function(
+        "() => ['spread', 'causes', 'error', 'positions'].every("
+        "name => document.querySelector(`#chart-${name} .main-svg`) !== null)"
+    )
+    buttons = page.eval_on_selector_all(".modebar-btn", "found => found.map(b => b.getAttribute('aria-label'))")
+    assert set(buttons) == {"Download plot as a PNG"}  # nothing that would send a chart elsewhere
     assert page.query_selector("#notes").inner_text() == ""
 
 
@@ -113,6 +119,57 @@ def test_a_control_changes_the_numbers_and_the_address(page, address):
     assert [row[2:7] for row in rows(page)] == expected(
         "token_tree", {"depth": 4}, kl, DEFAULT, "target_advantage", 256
     )
+
+
+def test_two_controls_moved_at_once_are_both_heard(page, address):
+    page.goto(address)
+    rows(page)
+    # Both before any answer: the second must not undo the first.
+    page.route("**/_dash-update-component", lambda route: (time.sleep(0.3), route.continue_()))
+    page.fill("#length", "4")
+    page.keyboard.press("Enter")
+    page.fill("#low", "0.5")
+    page.keyboard.press("Enter")
+    page.wait_for_function("() => location.search.includes('clip=0.5') && location.search.includes('depth=4')")
+    page.wait_for_function("() => document.querySelector('#table').innerText.includes('clip=(0.5')")
+    weights = (*DEFAULT[:4], theory.weight("minpro", clip=(0.5, 1.28)))
+    wanted = expected("token_tree", {"depth": 4}, 0.1, weights, "target_advantage", 256)
+    assert [row[2:7] for row in rows(page)] == wanted
+    assert (page.input_value("#length"), page.input_value("#low")) == ("4", "0.5")
+
+
+def test_a_clip_below_one_still_has_a_page(page, address):
+    page.goto(address)
+    rows(page)
+    page.fill("#high", "0.9")
+    page.keyboard.press("Enter")
+    page.wait_for_function("() => document.querySelector('#table').innerText.includes('clip=(0.8, 0.9)')")
+    weights = (*DEFAULT[:4], theory.weight("minpro", clip=(0.8, 0.9)))
+    assert [row[2:7] for row in rows(page)] == expected("token_tree", {}, 0.1, weights, "target_advantage", 256)
+
+
+def test_controls_have_names_and_a_dropdown_works_by_keyboard(page, address):
+    page.goto(address)
+    rows(page)
+    named = ("environment", "length (depth)", "other options", "drift", "drift's options", "weights", "clip: low",
+             "clip: high", "signal", "KL(μ‖π): 0.1 nats per token", "batch size: n = 256 trajectories")  # fmt: skip
+    for name in named:
+        assert page.get_by_role("group", name=name, exact=True).count() == 1, name
+    page.get_by_role("group", name="environment", exact=True).get_by_role("button").focus()
+    page.keyboard.press("Enter")
+    page.keyboard.type("parity")
+    page.keyboard.press("ArrowDown")
+    page.keyboard.press("Enter")
+    page.wait_for_function("() => location.search.includes('environment=parity')")
+    page.wait_for_function("() => document.querySelector('#facts').innerText.includes('T = 10')")
+    assert [row[2:7] for row in rows(page)] == expected("parity", {}, 0.1, DEFAULT, "target_advantage", 256)
+
+
+def test_it_fits_a_narrow_window(page, address):
+    page.set_viewport_size({"width": 420, "height": 800})
+    page.goto(address)
+    rows(page)
+    assert page.evaluate("document.documentElement.scrollWidth") <= 420
 
 
 def test_a_shared_address_shows_the_same(page, browser, address):

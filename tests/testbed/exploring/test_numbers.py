@@ -7,28 +7,33 @@ import testbed
 import theory
 from testbed import drift, spelling
 from testbed.exploring import charts
-from testbed.exploring.numbers import MOST_TRAJECTORIES, Numbers, WeightNumbers, crossover, numbers_of
+from testbed.exploring.case import MOST_TRAJECTORIES, MOST_WORK, case_of, exact_moments, work_of
+from testbed.exploring.contents import notes, table
+from testbed.exploring.numbers import Numbers, WeightNumbers, causes_of, crossover, numbers_of, place_of
+from testbed.exploring.page import causes
 from testbed.exploring.state import State
 
 CASES = [
     State(environment="token_tree", options="depth=3", signal="outcome(baseline=expected_return)"),
     State(environment="parity", options="horizon=6", drift="staleness", kl=0.05),
     State(environment="garnet", options="horizon=4", signal="group(size=2)", weights=("token", "minpro(clip=clip)")),
+    State(environment="token_tree", options="depth=3", drift_options="seed=4"),
     State(environment="token_tree", options="depth=3", drift="top_p", weights=("prefix", "gspo(clip=clip)", "vespo")),
 ]
 
 
 def made(state):
     environment = testbed.environment(state.environment, **spelling.call(f"_({state.options})")[1])
-    pair = drift.at(state.drift, environment.process, environment.target, kl=state.kl, nearest=True)
+    moved = spelling.call(f"_({state.drift_options})")[1]
+    pair = drift.at(state.drift, environment.process, environment.target, kl=state.kl, nearest=True, **moved)
     return environment.process, pair.target, pair.behaviour
 
 
-@pytest.mark.parametrize("state", CASES, ids=lambda s: f"{s.environment}-{s.signal}-{s.drift}")
+@pytest.mark.parametrize("state", CASES, ids=lambda s: f"{s.environment}-{s.signal}-{s.drift}{s.drift_options}")
 def test_the_numbers_are_those_of_theory(state):
     numbers, three = numbers_of(state), made(state)
     assert len(numbers.weights) == len(state.weights)
-    for w in numbers.weights:
+    for w, cause in zip(numbers.weights, causes_of(state), strict=True):
         assert not w.reason
         estimator = theory.Estimator(spelling.weight(w.label), spelling.signal(state.signal))
         m = theory.moments(*three, estimator, missing_support="allow")  # whichever engine is cheapest
@@ -39,12 +44,16 @@ def test_the_numbers_are_those_of_theory(state):
         for n in (m.trajectories_per_draw, 64, 4096):
             np.testing.assert_allclose(w.relative_mse(n), m.mean_squared_error(n) / length**2, rtol=1e-8)
         parts = theory.decompose(*three, estimator, missing_support="allow")
-        assert dict(w.terms).keys() == parts.terms.keys()
-        for name, value in w.terms:
+        assert cause.label == w.label
+        assert dict(cause.terms).keys() == parts.terms.keys()
+        for name, value in cause.terms:
             np.testing.assert_allclose(value, np.linalg.norm(parts.terms[name]) / length, atol=1e-9)
     # The control: another divergence has other numbers.
     other = numbers_of(replace(state, kl=state.kl / 4))
     assert abs(other.weights[0].relative_std - numbers.weights[0].relative_std) > 1e-6
+    if state.drift_options:
+        plain = numbers_of(replace(state, drift_options=""))
+        assert abs(plain.weights[0].relative_std - numbers.weights[0].relative_std) > 1e-6
 
 
 def test_the_law_of_a_weight_is_that_of_plain_loops():
@@ -118,6 +127,13 @@ def test_what_cannot_be_had_exactly_at_once_is_said():
     assert f"{MOST_TRAJECTORIES:,}" in token.beside
     assert "every trajectory" in gspo.reason
     assert np.isnan(gspo.relative_bias)
+    # A weight with a statistic costs more than one without: where the one fits, the other may not.
+    cliff = {w.label: w for w in numbers_of(State(environment="cliff_walking", weights=("token", "minpro"))).weights}
+    assert cliff["token"].relative_bias > 0.0
+    assert "expected at most" in cliff["minpro"].reason
+    assert np.isnan(cliff["minpro"].relative_bias)
+    assert [c.label for c in causes_of(State(environment="cliff_walking", weights=("token", "minpro")))] == ["token"]
+    assert causes_of(State(environment="taxi")) == ()
     third = numbers_of(State(weights=("decoupled",))).weights[0]
     assert "old" in third.reason
 
@@ -126,3 +142,63 @@ def test_what_is_undefined_is_called_so():
     assert charts.shown(float("nan")) == "undefined"
     assert charts.shown(3e-16) == "0"
     assert charts.shown(3e-6) == "3e-06"
+
+
+def test_every_default_and_drift_is_answered_or_refused_before_it_is_computed():
+    for name in testbed.environment_cards():
+        state = State(environment=name)
+        if numbers_of(state).reason:
+            continue
+        case = case_of(place_of(state))
+        for w in numbers_of(state).weights:
+            assert w.engine in ("enumeration", "recursion") or "expected at most" in w.reason
+            if w.engine == "enumeration":
+                assert case.trajectories <= MOST_TRAJECTORIES
+            if w.engine == "recursion":
+                assert work_of(*case.three[:2]) <= MOST_WORK
+    with pytest.raises(ValueError, match="too large for an answer at once"):
+        case_of(place_of(State(environment="chain", options="states=100, horizon=500")))
+    with pytest.raises(ValueError, match="would take the recursion"):
+        exact_moments(
+            case_of(place_of(State(environment="modular_sum", options="horizon=50, modulus=40"))),
+            theory.Estimator("minpro", "target_advantage"),
+        )
+
+
+def words(children):
+    return [child.children for child in children]
+
+
+def test_what_the_page_says_beside_its_numbers():
+    state = State(drift="top_p", options="depth=3")
+    said = words(notes(numbers_of(state), state, ["first"]))
+    assert said[0] == "first"
+    assert any("cannot give 0.1 nats per token here" in text for text in said)
+    assert any("μ cannot generate" in text for text in said)
+    assert words(notes(numbers_of(State(options="depth=3")), State(options="depth=3"), [])) == []  # the control
+    odd = State(signal="group(size=3)", options="depth=3", batch=4)
+    assert any("no whole number of draws of 3" in text for text in words(notes(numbers_of(odd), odd, [])))
+    cells = {cell.id: cell.children for cell in table(numbers_of(odd), odd).children[1].children[0].children}
+    assert cells["cell-0-mse"] == "undefined"
+    even = replace(odd, batch=6)
+    cells = {cell.id: cell.children for cell in table(numbers_of(even), even).children[1].children[0].children}
+    assert float(cells["cell-0-mse"]) > 0.0
+
+
+def test_the_chart_of_causes_has_the_causes():
+    found = {c.label: dict(c.terms) for c in causes_of(State(options="depth=3"))}
+    drawn = causes("?options=depth=3")["figure"]
+    bars = {trace.name: dict(zip(trace.y, trace.x, strict=True)) for trace in drawn.data}
+    for label, terms in found.items():
+        for name, value in terms.items():
+            if name in bars:
+                assert bars[name][label] == value
+            else:
+                assert value < charts.EXACT
+    assert bars["occupancy"]["token"] > 0.05
+
+
+def test_marks_of_a_logarithmic_axis_say_what_they_are():
+    axis = charts.weight_by_position(numbers_of(State(options="depth=3"))).layout.yaxis
+    assert [float(text) for text in axis.ticktext] == pytest.approx(list(axis.tickvals))
+    assert min(axis.tickvals) < 1.0 < max(axis.tickvals)

@@ -6,7 +6,8 @@ from hypothesis import strategies as st
 
 from testbed import drift
 from testbed.environments import environment_cards
-from testbed.exploring.page import CLIPPED, CONTROLS, SIGNALS, answer, changed
+from testbed.exploring.controls import CLIPPED, CONTROLS, SIGNALS, changed, offered, shown_by
+from testbed.exploring.page import answer
 from testbed.exploring.state import State, from_query, length_option, to_query, weight_of
 
 WEIGHTS = (
@@ -20,14 +21,14 @@ WEIGHTS = (
 )
 OPTIONS = {"token_tree": ("", "depth=4", "depth=3, seed=2"), "parity": ("", "horizon=4")}
 states = st.builds(
-    lambda place, **rest: State(environment=place[0], options=place[1], **rest),
-    st.sampled_from([(name, options) for name, several in OPTIONS.items() for options in several]),
-    drift=st.sampled_from(sorted(drift.kinds())),
-    kl=st.floats(0.0, 2.0).map(lambda x: float(f"{x:.12g}")),
-    weights=st.lists(st.sampled_from(WEIGHTS), max_size=8, unique=True).map(tuple),
-    clip=st.tuples(st.floats(0.0, 1.0), st.floats(1.0, 5.0) | st.just(math.inf)).map(
-        lambda pair: tuple(float(str(x)) for x in pair)
+    lambda place, moved, **rest: State(
+        environment=place[0], options=place[1], drift=moved[0], drift_options=moved[1], **rest
     ),
+    st.sampled_from([(name, options) for name, several in OPTIONS.items() for options in several]),
+    st.sampled_from([*((kind, "") for kind in sorted(drift.kinds())), ("noise", "seed=3"), ("staleness", "steps=2")]),
+    kl=st.floats(0.0, 2.0),
+    weights=st.lists(st.sampled_from(WEIGHTS), max_size=8, unique=True).map(tuple),
+    clip=st.tuples(st.floats(0.0, 1.0), st.floats(1.0, 5.0) | st.just(math.inf)),
     signal=st.sampled_from(SIGNALS),
     batch=st.integers(1, 2**30),
 )
@@ -46,6 +47,7 @@ def test_different_states_have_different_addresses():
         State(weights=("token",)),
         State(clip=(0.5, 2.0)),
         State(options="depth=4"),
+        State(drift_options="seed=1"),
     ]
     assert len({to_query(state) for state in others}) == len(others)
 
@@ -55,6 +57,11 @@ def test_different_states_have_different_addresses():
     [
         ("?environment=chainn", "nearest known name is 'chain'"),
         ("?options=dept%3D4", "nearest known name is 'depth'"),
+        ("?drift_options=sed=1", "nearest known name is 'seed'"),
+        ("?drift_options=steps=2", "unknown option 'steps' of drift 'noise'"),
+        ("?options=depth=100000", "at most 500 for an answer at once"),
+        ("?options=depth=11", "states; expected at most"),
+        ("?signal=group(size=5000)", "at most 50 for an answer at once"),
         ("?drift=noisy", "nearest known name is 'noise'"),
         ("?kl=much", "'much' is no number"),
         ("?kl=nan", "not finite"),
@@ -86,35 +93,68 @@ def test_nonsense_is_one_sentence_and_the_rest_stays(query, words):
 
 @pytest.mark.parametrize("name", environment_cards())
 def test_every_environment_has_a_page(name):
-    state, wrong = changed(State(options="depth=4"), "environment", {"environment": name})
+    state, wrong = changed(State(options="depth=4"), {"environment": name})
     assert wrong == []
-    assert (state.environment, state.options) == (
-        name,
-        "depth=4" if name == "token_tree" else "",
-    ) or state.options == ""
+    assert state == (State(options="depth=4") if name == "token_tree" else State(environment=name))
     option = length_option(name)
     if option is not None:
-        shorter, wrong = changed(state, "length", {"length": 2, "options": ""})
+        shorter, wrong = changed(state, {"length": 2})
         assert wrong == []
         assert f"{option}=2" in shorter.options or environment_cards()[name].options[option] == 2
 
 
 def test_controls_change_what_they_name():
-    asked = {
-        "kl": -2, "batch": 3, "low": None, "high": None, "weights": ["gspo(clip=clip)"], "signal": "outcome",
-        "drift": "mixture", "length": 3, "options": "seed=2",
-    }  # fmt: skip
     expected = {
-        "kl": State(kl=0.01), "batch": State(batch=8), "low": State(clip=(0.0, math.inf)),
-        "high": State(clip=(0.0, math.inf)), "weights": State(weights=("gspo(clip=clip)",)),
-        "signal": State(signal="outcome"), "drift": State(drift="mixture"),
-        "length": State(options="seed=2, depth=3"), "options": State(options="seed=2, depth=3"),
-    }  # fmt: skip
-    for control, state in expected.items():
-        assert changed(State(), control, asked) == (state, []), control
-    state, wrong = changed(State(), "options", {"length": 3, "options": "sed=2"})
+        "kl": (-2, State(kl=0.01)),
+        "batch": (3, State(batch=8)),
+        "low": (None, State(clip=(0.0, 1.28))),
+        "high": (None, State(clip=(0.8, math.inf))),
+        "weights": (["gspo(clip=clip)"], State(weights=("gspo(clip=clip)",))),
+        "signal": ("outcome", State(signal="outcome")),
+        "drift": ("mixture", State(drift="mixture")),
+        "drift_options": ("seed=2", State(drift_options="seed=2")),
+        "length": (3, State(options="depth=3")),
+        "options": ("seed=2", State(options="seed=2")),
+        "environment": ("parity", State(environment="parity")),
+    }
+    assert expected.keys() == set(CONTROLS)
+    for control, (value, state) in expected.items():
+        assert changed(State(), {control: value}) == (state, []), control
+    state, wrong = changed(State(), {"options": "sed=2"})
     assert state == State()
     assert "nearest known name is 'seed'" in wrong[0]
+    # An option written down does not undo the length beside it.
+    assert changed(State(options="depth=3"), {"options": "seed=2"})[0].options == "seed=2, depth=3"
+
+
+@given(states)
+def test_controls_that_nobody_moved_change_nothing(state):
+    assert changed(state, shown_by(state)) == (state, [])
+
+
+def test_several_controls_moved_at_once_are_all_heard():
+    asked = {**shown_by(State()), "length": 4, "low": 0.5, "weights": ["tokn"]}
+    state, wrong = changed(State(), asked)
+    assert state == State(options="depth=4", clip=(0.5, 1.28))
+    assert len(wrong) == 1
+    assert "nearest known name is 'token'" in wrong[0]
+
+
+@pytest.mark.parametrize("clip", [(0.5, 0.9), (1.1, 1.5), (math.inf, math.inf), (0.0, 0.0)])
+def test_a_clip_that_some_weights_cannot_take_leaves_a_page(clip):
+    texts = [choice["value"] for choice in offered(State(clip=clip))]
+    assert "minpro(clip=clip)" in texts
+    assert "gspo(clip=clip)" not in texts
+    assert "gspo(clip=clip)" in [choice["value"] for choice in offered(State())]  # the control
+    assert answer(State(clip=clip), [])["search"] == to_query(State(clip=clip))
+
+
+def test_weights_that_are_all_zero_leave_a_page():
+    state = State(weights=("sequence_mask(interval=(5.0, 6.0))",), options="depth=2", kl=0.01)
+    page = answer(state, [])
+    assert page["table"].children[1].children[0].children[-1].children == "1"  # the share of zeros
+    assert len(page["chart_positions"].data) == 2
+    assert len(answer(State(weights=()), [])["chart_positions"].data) == 0
 
 
 def test_the_clip_stands_for_its_bounds():
