@@ -1,8 +1,13 @@
 """Every notebook runs from clean, and says what is stored in it: the same numbers, to the last digit printed."""
 
+import ast
 from pathlib import Path
 
 import pytest
+
+import testbed
+import theory
+from testbed.lessons import exercise_names
 
 nbclient = pytest.importorskip("nbclient")
 nbformat = pytest.importorskip("nbformat")
@@ -38,6 +43,30 @@ def executed(notebook, folder):
     return nbclient.NotebookClient(copy, timeout=120, resources={"metadata": {"path": str(folder)}}).execute()
 
 
+def code_of(path):
+    cells = nbformat.read(path, as_version=4).cells
+    return "\n".join(cell.source for cell in cells if cell.cell_type == "code")
+
+
+def internals(source):
+    """What a notebook takes from theory and testbed that is not offered there."""
+    offered = {"theory": set(theory.__all__), "testbed": {*testbed.__all__, "drift"}}
+    whole = ("theory", "testbed", "testbed.drift", "testbed.arithmetic", "testbed.lessons")
+    found = []
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Attribute):
+            of = offered.get(node.value.id) if isinstance(node.value, ast.Name) else None
+            private = node.attr.startswith("_") and not node.attr.endswith("__")
+            found += [node.attr] if private or (of and node.attr not in of) else []
+        modules = [node.module] if isinstance(node, ast.ImportFrom) else []
+        modules += [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+        ours = [name for name in modules if name.split(".")[0] in offered]
+        found += [name for name in ours if name not in whole and not name.startswith("testbed.lessons.")]
+        if isinstance(node, ast.ImportFrom) and node.module in offered:
+            found += [alias.name for alias in node.names if alias.name not in offered[node.module]]
+    return found
+
+
 @pytest.fixture(autouse=True)
 def surroundings(monkeypatch, tmp_path):
     for name, value in ONE_THREAD.items():
@@ -70,9 +99,33 @@ def test_a_notebook_is_a_lesson(path):
     assert source.count("assert ") >= 3
     assert source.count("check(") >= 2
     assert all(cell.execution_count for cell in code)
-    # The public interface alone.
-    private = [line for line in source.splitlines() if "import" in line and ("._" in line or " _" in line)]
-    assert not private
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: p.stem)
+def test_a_notebook_asks_every_exercise_of_its_lesson_once_and_in_order(path):
+    source = code_of(path)
+    asked = [name for name in exercise_names() if name.split(".")[0] == str(int(path.stem[:2]))]
+    assert len(asked) >= 3
+    places = [source.find(f'check("{name}", answer)') for name in asked]
+    assert -1 not in places
+    assert places == sorted(places)
+    assert source.count("check(") == source.count("answer = ...") == len(asked)
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: p.stem)
+def test_a_notebook_uses_the_public_interface_alone(path):
+    assert internals(code_of(path)) == []
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "from theory.weights.registry import FAMILIES", "import theory.engines", "theory.weights.tokens", "m._table",
+        "from testbed.sweep import run_sweep", "from theory import engines",
+    ],
+)  # fmt: skip
+def test_an_internal_name_would_be_seen(line):
+    assert internals(line)
 
 
 def test_a_changed_number_would_be_seen(tmp_path):
