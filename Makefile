@@ -13,7 +13,7 @@ export OMP_NUM_THREADS := 1
 export MKL_NUM_THREADS := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help sweep figures docs test test-peers bench clean
+.PHONY: help sweep figures screenshot docs test test-peers bench clean
 .SECONDARY:
 .DELETE_ON_ERROR:
 
@@ -25,6 +25,9 @@ sweep: $(VENV)/.core ## Bias and variance of every correction, to results/defaul
 
 figures: results/default/table.parquet ## Draw every figure from the results of the sweep, and the gallery, docs/figures
 	$(BIN)/python -m figures --gallery docs/figures
+
+screenshot: $(VENV)/.test ## The picture of testbed explore in README.md; needs chromium
+	$(BIN)/python docs/screenshot.py
 
 results/default/table.parquet: $(VENV)/.core
 	test -f $@ || $(BIN)/testbed sweep

@@ -17,6 +17,8 @@ from testbed.exploring.numbers import Causes, Numbers, WeightNumbers
 GREATEST_BATCH = 2**20
 EXACT = 1e-10
 """Relative biases below this are rounding."""
+LEAST_MARKS, MOST_MARKS = 3, 9
+"""Of a logarithmic axis."""
 _TERMS = {
     "support": "#000000", "occupancy": "#0072B2", "action": "#E69F00", "continuation": "#009E73",
     "truncation": "#CC79A7", "baseline_leak": "#D55E00", "reduction": "#56B4E9",
@@ -192,14 +194,19 @@ def _said_if_empty(figure: go.Figure, known: Sequence[Any]) -> go.Figure:
 
 
 def _ticks(values: Sequence[float]) -> dict[str, Any]:
-    """Marks 1, 2, 5 of every decade, or of fewer, in full: Plotly's own say 5 where they mean 0.5."""
+    """Marks of a logarithmic axis, in full (Plotly's own say 5 where they mean 0.5): decades, or finer ones."""
     positive = [value for value in values if value > 0.0]
     if not positive:
         return {}
-    low, high = math.floor(math.log10(min(positive))), math.ceil(math.log10(max(positive)))
-    decades = range(low, high + 1, max(1, (high - low) // 8))
-    marks = [digit * 10.0**k for k in decades for digit in ((1, 2, 5) if high - low <= 2 else (1,))]
-    return {"tickvals": marks, "ticktext": [f"{mark:g}" for mark in marks]}
+    low, high = min(positive), max(positive)
+    decades = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
+    for digits in ((1.0,), (1.0, 2.0, 5.0), range(1, 10), np.arange(10, 100) / 10):
+        marks = [float(f"{digit * 10.0**k:.3g}") for k in decades for digit in digits]
+        marks = [mark for mark in marks if low <= mark <= high]
+        if len(marks) >= LEAST_MARKS:
+            break
+    marks = marks[:: math.ceil(len(marks) / MOST_MARKS)] if marks else []
+    return {"tickvals": marks, "ticktext": [f"{mark:g}" for mark in marks]} if marks else {}
 
 
 def _lowest(known: Sequence[WeightNumbers]) -> float:
