@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -13,8 +14,8 @@ from figures.data import EXACT, NothingToDrawError, Row, Table, labels, only, ta
 
 NAME = "bias_against_spread"
 SIGNAL = "target_advantage"
-# Biases are drawn from here on: what is exact, up to rounding, stands at the left edge.
-LEAST = 1e-2
+# The axis of biases is linear up to here, so that what is exact has a place at 0, and logarithmic beyond.
+LINEAR = 0.1
 
 
 def draw(results: Path | None, out: Path) -> list[Path]:
@@ -62,28 +63,32 @@ def _beats(one: Row, other: Row) -> bool:
 
 
 def _plot(ax: Any, rows: Sequence[Row]) -> None:
-    from matplotlib.ticker import NullFormatter
+    from matplotlib.ticker import FuncFormatter, NullFormatter
 
     for row in rows:
         looks = style.look(row["weight"])
         known = row["weight"] in style.FAVOURITES
         ax.plot(
-            max(row["relative_bias"], LEAST), row["relative_standard_deviation"], linestyle="none",
+            row["relative_bias"], row["relative_standard_deviation"], linestyle="none",
             marker=looks["marker"] if known else "o", color=looks["color"] if known else "#8A8A8A",
             markersize=7 if known else 4.5, zorder=3 if known else 2,
         )  # fmt: skip
     front = sorted((r for r in rows if not r["beaten"]), key=lambda r: r["relative_bias"])
     ax.plot(
-        [max(r["relative_bias"], LEAST) for r in front], [r["relative_standard_deviation"] for r in front],
+        [r["relative_bias"] for r in front], [r["relative_standard_deviation"] for r in front],
         color="#444444", linewidth=0.8, zorder=1, drawstyle="steps-post", label="front: no other has less of both",
     )  # fmt: skip
-    ax.set_xscale("log")
+    ax.set_xscale("symlog", linthresh=LINEAR, linscale=0.5)
     ax.set_yscale("log")
-    style.log_axis(ax.xaxis)
     style.log_axis(ax.yaxis)
     ax.yaxis.set_minor_formatter(NullFormatter())
-    ax.set_xlim(LEAST * 0.75, 3.5 * max(LEAST, *(r["relative_bias"] for r in rows)))
-    ax.set_xlabel("relative bias |E[ĝ] - g| / |g|; what is exact stands at the left edge")
+    greatest = 3.5 * max(LINEAR, *(r["relative_bias"] for r in rows))
+    marks = [digit * 10.0**k for k in range(-1, math.ceil(math.log10(greatest))) for digit in (1, 2, 5)]
+    ax.set_xticks([0.0, LINEAR / 2, *(mark for mark in marks if mark < greatest)])
+    ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.4g}"))
+    ax.xaxis.set_minor_formatter(NullFormatter())
+    ax.set_xlim(-LINEAR / 5, greatest)
+    ax.set_xlabel("relative bias |E[ĝ] - g| / |g|: exact at 0, linear up to 0.1, logarithmic beyond")
     ax.set_ylabel("√Var[ĝ] / |g|  of one trajectory")
     ax.legend(loc="lower left")
     _names(ax, rows)
@@ -93,11 +98,11 @@ def _names(ax: Any, rows: Sequence[Row]) -> None:
     """Names left of the front for those on it, right of the marks for the others, each at a height of its own."""
     ax.figure.canvas.draw()
     to_axes = ax.transData + ax.transAxes.inverted()
-    column = 0.03 + max(to_axes.transform((max(r["relative_bias"], LEAST), 1.0))[0] for r in rows)
+    column = 0.03 + max(to_axes.transform((r["relative_bias"], 1.0))[0] for r in rows)
     for beaten in (0, 1):
         last = -1.0
         for row in sorted((r for r in rows if r["beaten"] == beaten), key=lambda r: r["relative_standard_deviation"]):
-            place = (max(row["relative_bias"], LEAST), row["relative_standard_deviation"])
+            place = (row["relative_bias"], row["relative_standard_deviation"])
             x, y = to_axes.transform(place)
             last = max(y, last + 0.048)
             left = not beaten and x > 0.3

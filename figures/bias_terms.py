@@ -24,15 +24,8 @@ CLIPPED = "minpro(clip=(0.8, 1.28))"
 WEIGHTS = {"none": "sum", "token": "sum", "prefix": "sum", "minpro": "sum", CLIPPED: "sum", "gspo": "length_mean"}
 WHOLE = "all"
 
-# Colours of Okabe & Ito, and a hatch for grey print.
-_LOOKS = {
-    "occupancy": ("#0072B2", ""),
-    "action": ("#E69F00", "////"),
-    "continuation": ("#56B4E9", ""),
-    "truncation": ("#D55E00", "\\\\\\\\"),
-    "baseline_leak": ("#009E73", "...."),
-    "reduction": ("#CC79A7", "xxxx"),
-}
+# What is shorter is rounding, and another on every processor.
+_ROUNDING = 1e-13
 _ROWS = ("relative bias, by term", "share of the bias", "relative bias, by token")
 
 
@@ -97,11 +90,15 @@ def projections(kls: tuple[float, ...] = KLS, weights: tuple[str, ...] = tuple(W
                     along = float(vector @ direction) / size
                     rows.append({
                         "signal": f"outcome(baseline={BASELINE})", "weight": weight, "reduction": WEIGHTS[weight],
-                        "kl_token": kl, "position": position, "term": term, "projection": along,
-                        "share": along / length if length > EXACT else float("nan"),
-                        "norm": float(np.linalg.norm(vector)) / size, "relative_bias": length,
+                        "kl_token": kl, "position": position, "term": term, "projection": _told(along),
+                        "share": _told(along / length) if length > EXACT else float("nan"),
+                        "norm": _told(float(np.linalg.norm(vector)) / size), "relative_bias": length,
                     })  # fmt: skip
     return rows
+
+
+def _told(value: float) -> float:
+    return 0.0 if abs(value) < _ROUNDING else value
 
 
 def estimator(weight: str) -> theory.Estimator:
@@ -136,7 +133,8 @@ def _stack(ax: Any, rows: list[Row], key: str, value: str) -> None:
     """Stacked bars, what is positive upwards and what is negative downwards from zero; a dot at their sum."""
     at = list(dict.fromkeys(row[key] for row in rows))
     x, up, down = np.arange(len(at)), np.zeros(len(at)), np.zeros(len(at))
-    for term, (color, hatch) in _LOOKS.items():
+    for term in ORDER:
+        color, hatch = style.TERMS[term]
         height: NDArray[np.float64] = np.array([row[value] for row in rows if row["term"] == term])
         height = np.nan_to_num(height)
         # What cannot be seen is not drawn, except for one bar, which the legend shows in every panel.

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from figures.runs import along_training, draw_along
+from figures.runs import along_training, draw_along, rows_of
 
 NAME = "cosine_along_training"
 
@@ -17,7 +17,7 @@ def draw(results: Path | None, out: Path) -> list[Path]:
     Raises:
         ValueError: there are none, or nothing in them to draw.
     """
-    rows = along_training(results, "cosine", (-1.0, 1.0), missing=np.nan)
+    rows = rows_of(results, NAME, lambda folder: along_training(folder, "cosine", (-1.0, 1.0), missing=np.nan))
     assert results is not None
     without = sorted({r["method"] for r in rows} - {r["method"] for r in rows if np.isfinite(r["mean"])})
     note = f"; without an exact mean: {', '.join(without)}" if without else ""

@@ -22,13 +22,19 @@ class NothingToDrawError(ValueError):
 
 
 def write_csv(path: Path, rows: Sequence[Row]) -> Path:
-    """Write rows under the names of the first one; numbers with all their digits."""
+    """Write rows under the names of the first one; numbers with the digits that do not depend on the machine."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(rows[0])
         writer.writerows([_plain(row[name]) for name in rows[0]] for row in rows)
     return path
+
+
+def read_csv(path: Path) -> list[Row]:
+    """The rows that `write_csv` wrote: whole numbers, numbers, and texts."""
+    with path.open(newline="", encoding="utf-8") as file:
+        return [{name: _read(text) for name, text in row.items()} for row in csv.DictReader(file)]
 
 
 def table_of(results: Path | None) -> Table:
@@ -77,4 +83,13 @@ def divergence_unit(table: Table) -> str:
 
 
 def _plain(value: Any) -> Any:
-    return repr(float(value)) if isinstance(value, (float, np.floating)) else value
+    return f"{float(value):.12g}" if isinstance(value, (float, np.floating)) else value
+
+
+def _read(text: str) -> int | float | str:
+    for kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            continue
+    return text

@@ -9,7 +9,7 @@ import numpy as np
 
 from figures import style
 from figures.data import NothingToDrawError, Row, only, write_csv
-from figures.runs import experiment_table, interval, settings_of
+from figures.runs import experiment_table, interval, rows_of, settings_of
 
 NAME = "floor_by_length"
 WHOLE = "all"
@@ -22,7 +22,7 @@ def draw(results: Path | None, out: Path) -> list[Path]:
     Raises:
         ValueError: there are none, or nothing in them to draw.
     """
-    rows = shares(results)
+    rows = rows_of(results, NAME, shares)
     assert results is not None
     study = settings_of(results)["length"]
     tasks = list(dict.fromkeys(str(row["task"]) for row in rows))
@@ -48,7 +48,7 @@ def draw(results: Path | None, out: Path) -> list[Path]:
         return [*style.save(figure, out, NAME), write_csv(out / f"{NAME}.csv", rows)]
 
 
-def shares(results: Path | None) -> list[Row]:
+def shares(results: Path) -> list[Row]:
     """Per task and position, and for all positions together: share of tokens at the floor over the seeds."""
     table = experiment_table(results, "runs.parquet", "length")
     positions = sorted(int(name.removeprefix("floor_")) for name in table if name.removeprefix("floor_").isdigit())

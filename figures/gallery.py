@@ -16,10 +16,10 @@ EXPERIMENT = "../staleness"
 """Where the figures of the staleness experiment are, seen from the page."""
 HEAD = """# Gallery
 
-`make figures` draws these from the tables of `testbed sweep` and writes this page; the numbers in the sentences are
-read from the data beside each image (CSV). Every number is exact unless a figure says otherwise. The look is that of
-one file, [house.mplstyle](../../figures/house.mplstyle); `testbed figures` writes SVG as well. With other choices the
-same numbers are on the page that `testbed explore` opens.
+`make figures` draws all of these, from the tables of `testbed sweep` and `testbed experiment staleness`, and writes
+this page; the numbers in the sentences are read from the data beside each image (CSV). Every number is exact unless a
+figure says otherwise. The look is that of one file, [house.mplstyle](../../figures/house.mplstyle). With other choices
+the same numbers are on the page that `testbed explore` opens.
 """
 TRAINING = """## Training on old rollouts
 
@@ -32,7 +32,7 @@ def write_gallery(drawn: Path, out: Path) -> list[Path]:
     out.mkdir(parents=True, exist_ok=True)
     paths = []
     for name in FIGURES:
-        for path in (*sorted(drawn.glob(f"{name}*.csv")), drawn / f"{name}.png"):
+        for path in (*sorted(drawn.glob(f"{name}*.csv")), drawn / f"{name}.png", drawn / f"{name}.svg"):
             paths.append(out / path.name)
             if path.resolve() != paths[-1].resolve():
                 shutil.copyfile(path, paths[-1])
@@ -55,7 +55,7 @@ def text(folder: Path, experiment: Path) -> str:
 def _entry(name: str, sentence: str, path: str) -> str:
     title = name.replace("_", " ").replace("mse", "MSE")
     title = title[:1].upper() + title[1:]
-    return f"## {title}\n\n![{title}]({path}.png)\n\n{sentence} ([data]({path}.csv))\n"
+    return f"## {title}\n\n![{title}]({path}.png)\n\n{sentence} ([data]({path}.csv), [vector]({path}.svg))\n"
 
 
 def _rows(path: Path) -> Rows:
@@ -136,20 +136,19 @@ def _position(folder: Path) -> str:
 def _causes(folder: Path) -> str:
     rows = _rows(folder / "bias_terms.csv")
     drifts = sorted({float(r["kl_token"]) for r in rows})
-    near = min(drifts, key=lambda kl: abs(kl - 0.1))
-    signal = rows[0]["signal"]
+    near, far = min(drifts, key=lambda kl: abs(kl - 0.1)), drifts[-1]
 
-    def bias(weight: str) -> float:
-        found = {
-            float(r["relative_bias"]) for r in rows
-            if (r["signal"], r["weight"], r["reduction"]) == (signal, weight, "sum") and float(r["kl_token"]) == near
-        }  # fmt: skip
-        return max(found)
+    def of(weight: str, column: str, kl: float, term: str) -> float:
+        wanted = {"weight": weight, "reduction": "sum", "kl_token": kl, "position": "all", "term": term}
+        return _one(rows, column, **wanted)
 
+    prefix, token = (of(weight, "relative_bias", near, "occupancy") for weight in ("prefix", "token"))
     return (
-        f"With outcomes even the prefix ratio is off, by {bias('prefix'):.2f} of the gradient at {near:g} nats per "
-        "token, because the rollouts go on with the old policy (continuation); the token ratio's "
-        f"{bias('token'):.2f} come from the earlier tokens' distribution as well (occupancy)."
+        f"With outcomes even the prefix ratio is off, by {prefix:.2f} of the gradient at {near:g} nats per token, "
+        "because the rollouts go on with the old policy (continuation), and so is the token ratio, by "
+        f"{token:.2f}; what the latter leaves out, the earlier tokens' distribution (occupancy), is "
+        f"{100 * of('token', 'share', near, 'occupancy'):.0f} % of its bias there and "
+        f"{100 * of('token', 'share', far, 'occupancy'):.0f} % at {far:g}."
     )
 
 

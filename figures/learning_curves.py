@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from figures.runs import along_training, draw_along, experiment_table, settings_of
+from figures.runs import along_training, draw_along, rows_of, settings_of
 
 NAME = "learning_curves"
 
@@ -18,9 +18,9 @@ def draw(results: Path | None, out: Path) -> list[Path]:
         ValueError: there are none, or nothing in them to draw.
     """
     # A run that broke off answers nothing from then on; without it the mean would be that of the survivors.
-    rows = along_training(results, "accuracy", (0.0, 1.0), missing=0.0)
+    rows = rows_of(results, NAME, lambda folder: along_training(folder, "accuracy", (0.0, 1.0), missing=0.0))
     assert results is not None
-    seeds = len(set(experiment_table(results, "curves.parquet", "final")["seed"].tolist()))
+    seeds = max(row["seeds"] for row in rows)
     settings = settings_of(results)
     training = settings["training"]
     title = (

@@ -5,14 +5,14 @@ from __future__ import annotations
 import importlib
 import json
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from figures import style
-from figures.data import NothingToDrawError, Row, Table, only, write_csv
+from figures.data import NothingToDrawError, Row, Table, only, read_csv, write_csv
 
 EXPERIMENT_FIGURES = ("learning_curves", "cosine_along_training", "floor_by_length")
 TABLES = ("runs.parquet", "curves.parquet")
@@ -22,10 +22,10 @@ _ROWS = {"token": "token-level", "prefix": "prefix or sequence"}
 
 
 def draw_experiment(results_folder: str | Path, out_folder: str | Path) -> list[Path]:
-    """Draw every figure of an experiment from its folder of results; returns what was written.
+    """Draw every figure of an experiment from its folder of results, or from the data beside figures drawn before.
 
-    A figure that the tables have no data for is left out, and one that fails does not touch the others; each of the two
-    is a sentence on standard error.
+    Returns what was written. A figure that there are no data for is left out, and one that fails does not touch the
+    others; each of the two is a sentence on standard error.
     """
     paths: list[Path] = []
     for name in EXPERIMENT_FIGURES:
@@ -40,19 +40,35 @@ def draw_experiment(results_folder: str | Path, out_folder: str | Path) -> list[
 
 
 def holds_experiment(results: Path) -> bool:
-    """Whether a folder has the tables of an experiment."""
+    """Whether a folder has the tables of an experiment, or what its figures were drawn from."""
+    drawn = [(results / f"{name}.csv").is_file() for name in EXPERIMENT_FIGURES]
+    return _holds_tables(results) or ((results / "manifest.json").is_file() and any(drawn))
+
+
+def rows_of(results: Path | None, name: str, compute: Callable[[Path], list[Row]]) -> list[Row]:
+    """The data of a figure: from the tables of the experiment, or, without them, the data beside it as it was drawn.
+
+    Raises:
+        ValueError: there is neither.
+        NothingToDrawError: the tables have none of it.
+    """
+    if results is not None and _holds_tables(results):
+        return compute(results)
+    if results is None or not (results / f"{name}.csv").is_file():
+        raise ValueError("this figure is drawn from an experiment's tables; run `testbed experiment` first")
+    return read_csv(results / f"{name}.csv")
+
+
+def _holds_tables(results: Path) -> bool:
     return all((results / name).is_file() for name in TABLES)
 
 
-def experiment_table(results: Path | None, name: str, stage: str) -> Table:
+def experiment_table(results: Path, name: str, stage: str) -> Table:
     """The rows of one stage in runs.parquet or curves.parquet.
 
     Raises:
-        ValueError: there is no such table.
-        NothingToDrawError: it has no row of the stage.
+        NothingToDrawError: there are none.
     """
-    if results is None or not holds_experiment(results):
-        raise ValueError("this figure is drawn from an experiment's tables; run `testbed experiment` first")
     from testbed.sweep import read_table
 
     table = read_table(results / name)
@@ -85,7 +101,7 @@ def interval(values: list[float], bounds: tuple[float, float]) -> tuple[float, f
     return mean_interval(values, bounds=bounds)
 
 
-def along_training(results: Path | None, column: str, bounds: tuple[float, float], missing: float) -> list[Row]:
+def along_training(results: Path, column: str, bounds: tuple[float, float], missing: float) -> list[Row]:
     """Per staleness, method and step: mean and 95 % interval over the final seeds.
 
     Args:

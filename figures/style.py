@@ -21,6 +21,16 @@ _LOOKS: dict[str, tuple[str, Any, str]] = {
 }
 FAVOURITES = tuple(_LOOKS)
 """The weights of the headline figures, in the order of their legends."""
+TERMS = {
+    "support": ("#000000", ""),
+    "occupancy": ("#0072B2", ""),
+    "action": ("#E69F00", "////"),
+    "continuation": ("#56B4E9", ""),
+    "truncation": ("#D55E00", "\\\\\\\\"),
+    "baseline_leak": ("#009E73", "...."),
+    "reduction": ("#CC79A7", "xxxx"),
+}
+"""Cause of a bias -> its colour, and a hatch for grey print."""
 _OTHERS = (
     ("#56B4E9", "-", "*"),
     ("#0072B2", (0, (2, 1)), "<"),

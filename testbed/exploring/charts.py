@@ -11,7 +11,7 @@ import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 # The page has the colours of the printed figures.
-from figures.style import FAVOURITES, look
+from figures.style import FAVOURITES, TERMS, look
 from testbed.exploring.numbers import Causes, Numbers, WeightNumbers
 
 GREATEST_BATCH = 2**20
@@ -19,10 +19,6 @@ EXACT = 1e-10
 """Relative biases below this are rounding."""
 LEAST_MARKS, MOST_MARKS = 3, 9
 """Of a logarithmic axis."""
-_TERMS = {
-    "support": "#000000", "occupancy": "#0072B2", "action": "#E69F00", "continuation": "#009E73",
-    "truncation": "#CC79A7", "baseline_leak": "#D55E00", "reduction": "#56B4E9",
-}  # fmt: skip
 _OTHERS = ("#56B4E9", "#882255", "#117733", "#999933", "#332288", "#44AA99", "#AA4499", "#661100")
 """Of weights that have no colour of their own in print, by their place."""
 _PLAIN = {
@@ -68,7 +64,7 @@ def causes(several: Sequence[Causes]) -> go.Figure:
         if max(lengths, default=0.0) > EXACT:
             figure.add_trace(
                 go.Bar(
-                    name=name, y=labels, x=lengths, orientation="h", marker_color=_TERMS.get(name),
+                    name=name, y=labels, x=lengths, orientation="h", marker_color=TERMS[name][0],
                     hovertemplate=f"{name}: %{{x:.4g}}<extra>%{{y}}</extra>",
                 )
             )  # fmt: skip

@@ -50,10 +50,10 @@ def test_one_weight_is_no_comparison(monkeypatch, tmp_path):
         figure.draw(None, tmp_path)
 
 
-def test_without_drift_everything_stands_at_the_left_edge(monkeypatch, tmp_path, results):
+def test_without_drift_everything_stands_at_zero(monkeypatch, tmp_path, results):
     whole = figure.table_of(results)
     still = {**whole, "relative_bias": np.zeros_like(whole["relative_bias"])}
     monkeypatch.setattr(figure, "table_of", lambda results: still)
     *_, path = figure.draw(results, tmp_path)
     text = path.read_text(encoding="utf-8")
-    assert text.count(",0.0,") >= 5
+    assert text.count(",0.1,0,") >= 5

@@ -3,6 +3,7 @@
 import json
 import math
 import struct
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -166,6 +167,30 @@ def test_command_draws_experiments_as_well(folder, tmp_path, monkeypatch, capsys
     monkeypatch.setattr(command, "EXPERIMENT", tmp_path / "none")
     assert command.main([]) == 2
     assert capsys.readouterr().err.count("\n") == 1
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_a_figure_is_drawn_again_from_the_data_beside_it(module, folder, tmp_path):
+    first = module.draw(folder, tmp_path / "first")
+    (tmp_path / "first" / "manifest.json").write_bytes((folder / "manifest.json").read_bytes())
+    again = module.draw(tmp_path / "first", tmp_path / "again")
+    for path, other in zip(first, again, strict=True):
+        assert path.read_bytes() == other.read_bytes(), path.name
+    # The control: other data are another picture.
+    data = first[-1].read_text(encoding="utf-8").splitlines()
+    first[-1].write_text("\n".join(data[:-1]) + "\n", encoding="utf-8")
+    assert module.draw(tmp_path / "first", tmp_path / "other")[1].read_bytes() != again[1].read_bytes()
+
+
+def test_the_gallery_has_them_without_the_experiment(results, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(command, "EXPERIMENT", tmp_path / "none")
+    monkeypatch.setattr(command, "SWEEP", tmp_path / "none either")
+    assert command.main(["--gallery", str(tmp_path / "docs" / "figures")]) == 0
+    written = {Path(line).name for line in capsys.readouterr().out.split()}
+    assert written == {f"{name}.{kind}" for name in runs.EXPERIMENT_FIGURES for kind in ("png", "svg", "csv")}
+    for name in runs.EXPERIMENT_FIGURES:
+        kept = command.KEPT / f"{name}.csv"
+        assert (tmp_path / "docs" / "staleness" / kept.name).read_bytes() == kept.read_bytes()
 
 
 def test_settings_come_from_the_manifest(folder):

@@ -23,6 +23,7 @@ def test_the_page_is_made_from_the_data_beside_it():
     for image in images:
         assert (FOLDER / f"{image}.png").is_file()
         assert (FOLDER / f"{image}.csv").is_file()
+        assert (FOLDER / f"{image}.svg").is_file()
 
 
 def test_other_data_are_another_page(tmp_path):
