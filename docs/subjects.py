@@ -72,7 +72,9 @@ SUBJECTS: dict[str, tuple[str, dict[str, list[str]]]] = {
                 "claim_names", "Claim", "verify", "Settled", "baseline_errors", "BaselineErrors", "baseline_regrets",
                 "BaselineRegret", "RegretSummary", "regret_table",
             ],
-            "testbed.lessons": ["check", "exercise_names", "Exercise"],
+            "testbed.lessons": [
+                "check", "exercise_names", "solution", "Exercise", "score", "Score", "scratch", "RIVALS",
+            ],
         },
     ),
     "audit": ("Audit of a loss", {"testbed": ["audit", "Audit", "Finding", "FINDINGS"]}),

@@ -38,24 +38,25 @@ EXERCISES = (
     Exercise(
         "1.1",
         "Expected return of the policy that swims right with probability 0.9 in every state.",
-        number(
-            lambda: theory.values(_river(), _swimmer(0.9)).expected_return,
-            "J is V_0 of the start state; the logits of a policy are the logs of its probabilities",
-        ),
+        lambda: theory.values(_river(), _swimmer(0.9)).expected_return,
+        number("J is V_0 of the start state; the logits of a policy are the logs of its probabilities"),
     ),
     Exercise(
         "1.2",
         "The gradient of J, shape (8,), at the policy that swims right with probability 1/2 in every state.",
-        array(lambda: _gradient(0.5), "one number per state and action, row by row; finite differences can tell you"),
+        lambda: _gradient(0.5),
+        array("one number per state and action, row by row; finite differences can tell you"),
     ),
     Exercise(
         "1.3",
         "L(pi) - (J(pi) - J(mu)) where mu swims right with probability 1/2 everywhere and pi with 0.9.",
-        number(_excess, "the surrogate has the occupancy and the advantage of mu, and the actions of pi"),
+        _excess,
+        number("the surrogate has the occupancy and the advantage of mu, and the actions of pi"),
     ),
     Exercise(
         "1.4",
         "The smallest p, to three decimals, from which the gradient pushes towards right in state 0.",
-        number(_turning_point, "look for the p where component 1 of the gradient changes sign", decimals=3),
+        _turning_point,
+        number("look for the p where component 1 of the gradient changes sign", decimals=3),
     ),
 )

@@ -45,22 +45,26 @@ EXERCISES = (
         "3.1",
         "One token, pi = (0.8, 0.2), mu = (0.5, 0.5): the leak of the baseline 1 under truncated(cap=1.2), in the two "
         "logits of the state.",
-        array(_one_token, "sum over a of mu(a) min(rho(a), cap) z(a), with z = (1 - p, -(1 - p)) for the first action"),
+        _one_token,
+        array("sum over a of mu(a) min(rho(a), cap) z(a), with z = (1 - p, -(1 - p)) for the first action"),
     ),
     Exercise(
         "3.2",
         "On the tree: the smallest cap for which truncated(cap=...) at token level leaks nothing.",
-        number(_smallest_cap, "a cap leaks as soon as it cuts the ratio of a token that mu can draw"),
+        _smallest_cap,
+        number("a cap leaks as soon as it cuts the ratio of a token that mu can draw"),
     ),
     Exercise(
         "3.3",
         'On the tree, with the weight "none": |leak| of the baseline 1.',
-        number(lambda: theory.baseline_leak(*_tree(), "none").size, "in each state the expected score is mu - pi"),
+        lambda: theory.baseline_leak(*_tree(), "none").size,
+        number("in each state the expected score is mu - pi"),
     ),
     Exercise(
         "3.4",
         "On the tree: the relative bias of truncated(cap=2.0) x outcome with all rewards raised by 5, over that with "
         "the rewards as they are.",
-        number(_growth, "the truth stays; the mean moves by 5 times the leak of the baseline 1"),
+        _growth,
+        number("the truth stays; the mean moves by 5 times the leak of the baseline 1"),
     ),
 )

@@ -9,7 +9,7 @@ import numpy as np
 import testbed
 import theory
 from testbed import drift
-from testbed.lessons.checking import Exercise, array, number, word
+from testbed.lessons.checking import Exercise, array, count, number, word
 
 _NAMES = ("occupancy", "action", "continuation", "truncation", "baseline_leak", "reduction")
 
@@ -40,7 +40,7 @@ def _continuation_by_position() -> object:
     return np.linalg.norm(_terms("prefix").by_position["continuation"], axis=1)
 
 
-def _orders() -> float:
+def _orders() -> int:
     coin = theory.MarkovProcess(np.ones(1), np.ones((1, 2, 1)), np.array([[0.0, 1.0]]), horizon=1)
     policies = theory.SoftmaxPolicy([[0.0, 0.0]]), theory.SoftmaxPolicy([[0.0, 1.0]])
     possible = 0
@@ -50,7 +50,7 @@ def _orders() -> float:
         except ValueError:
             continue
         possible += 1
-    return float(possible)
+    return possible
 
 
 _WHERE = "token_tree(depth=3), noise drift at KL 0.3, signal outcome with baseline expected_return"
@@ -59,23 +59,25 @@ EXERCISES = (
     Exercise(
         "4.1",
         f"The name of the largest term of minpro(clip=(0.8, 1.28)). Setting: {_WHERE}.",
-        word(_largest, "compare the lengths of the six vectors of theory.decompose(...).terms"),
+        _largest,
+        word("compare the lengths of the six vectors of theory.decompose(...).terms"),
     ),
     Exercise(
         "4.2",
         f"The relative bias of the token ratio if its continuation alone were repaired. Setting: {_WHERE}.",
-        number(_without_continuation, "take the vector, not its length, away from the bias; then divide by |g|"),
+        _without_continuation,
+        number("take the vector, not its length, away from the bias; then divide by |g|"),
     ),
     Exercise(
         "4.3",
         f"The length of the continuation term at each position for the prefix ratio, an array (T,). Setting: {_WHERE}.",
-        array(
-            _continuation_by_position, "by_position['continuation'] has a row per position; |row|, not divided by |g|"
-        ),
+        _continuation_by_position,
+        array("by_position['continuation'] has a row per position; |row|, not divided by |g|"),
     ),
     Exercise(
         "4.4",
         "The number of orders that theory.decompose takes.",
-        number(_orders, "truncation follows the first three, the leak the continuation, the reduction the leak"),
+        _orders,
+        count("truncation follows the first three, the leak the continuation, the reduction the leak"),
     ),
 )

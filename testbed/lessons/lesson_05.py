@@ -9,7 +9,7 @@ import numpy as np
 import testbed
 import theory
 from testbed import drift
-from testbed.lessons.checking import Exercise, number, word
+from testbed.lessons.checking import Exercise, count, number, word
 
 
 def _moments(weight: str) -> theory.Moments:
@@ -30,9 +30,9 @@ def _effective_sample_size() -> float:
     return theory.divergences(row, target, behaviour, moves=0).sequence.effective_sample_size
 
 
-def _enough() -> float:
+def _enough() -> int:
     m = _moments("prefix")
-    return float(math.ceil(m.variance / (0.01 * float(m.gradient @ m.gradient))))
+    return math.ceil(m.variance / (0.01 * float(m.gradient @ m.gradient)))
 
 
 def _winner() -> str:
@@ -48,23 +48,27 @@ EXERCISES = (
     Exercise(
         "5.1",
         f"The (real) batch size at which minpro and token have the same mean squared error. Setting: {_WHERE}.",
-        number(_crossing, "solve |b_1|^2 + v_1 / n = |b_2|^2 + v_2 / n for n"),
+        _crossing,
+        number("solve |b_1|^2 + v_1 / n = |b_2|^2 + v_2 / n for n"),
     ),
     Exercise(
         "5.2",
         "The effective sample size of the sequence ratio after 50 independent tokens, as a fraction; "
         "pi = (0.2, 0.3, 0.5), mu = (0.3, 0.3, 0.4).",
-        number(_effective_sample_size, "1 / E[W^2], and E[W^2] is a product over independent tokens"),
+        _effective_sample_size,
+        number("1 / E[W^2], and E[W^2] is a product over independent tokens"),
     ),
     Exercise(
         "5.3",
         f"The least number of trajectories at which the prefix ratio's root mean squared error is at most 0.1 |g|. "
         f"Setting: {_WHERE}.",
-        number(_enough, "the prefix has no bias here: only variance / n is left, to be compared with (0.1 |g|)^2"),
+        _enough,
+        count("the prefix has no bias here: only variance / n is left, to be compared with (0.1 |g|)^2"),
     ),
     Exercise(
         "5.4",
         f"Which of none, token, minpro, prefix, sequence has the least error at 1000 trajectories? Setting: {_WHERE}.",
-        word(_winner, "compare mean_squared_error(1000) of all five"),
+        _winner,
+        word("compare mean_squared_error(1000) of all five"),
     ),
 )

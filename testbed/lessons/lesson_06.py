@@ -11,7 +11,7 @@ import testbed
 import theory
 from testbed import drift
 from testbed.ledger.claims.minpro_clip_only_cuts_extremes import share_at_floor
-from testbed.lessons.checking import Exercise, array, number
+from testbed.lessons.checking import Exercise, array, count, number
 
 RATIOS = (0.9, 1.4, 0.7, 1.1, 2.0)
 CLIP = (0.8, 1.28)
@@ -36,31 +36,35 @@ def _best_baseline() -> float:
     return float(bias @ leak / (leak @ leak))
 
 
-def _shortest() -> float:
+def _shortest() -> int:
     """More earlier tokens can only lower the minimum, so that the share grows with the length."""
-    return 1.0 + bisect_left(range(1, 1000), 0.5, key=lambda tokens: share_at_floor(tokens, 0.2))
+    return 1 + bisect_left(range(1, 1000), 0.5, key=lambda tokens: share_at_floor(tokens, 0.2))
 
 
 EXERCISES = (
     Exercise(
         "6.1",
         "The five coefficients of MinPRO with clip (0.8, 1.28) for the ratios 0.9, 1.4, 0.7, 1.1, 2.0.",
-        array(_coefficients, "the minimum is over strictly earlier ratios, and it is the product that is clipped"),
+        _coefficients,
+        array("the minimum is over strictly earlier ratios, and it is the product that is clipped"),
     ),
     Exercise(
         "6.2",
         "E[m_t rho_t] of the fourth token where every ratio is 1/2 or 3/2 with probability 1/2, independently.",
-        number(_mean_of_fourth, "m is 3/2 only if all three earlier ratios are, and rho_t is independent of them"),
+        _mean_of_fourth,
+        number("m is 3/2 only if all three earlier ratios are, and rho_t is independent of them"),
     ),
     Exercise(
         "6.3",
         "In parity(horizon=6) with noise drift at KL 0.1: the constant baseline b for which outcome - b has the least "
         "|bias| under MinPRO with clip (0.8, 1.28).",
-        number(_best_baseline, "bias(b) = bias(0) - b leak is linear in b: find the b at which its length is least"),
+        _best_baseline,
+        number("bias(b) = bias(0) - b leak is linear in b: find the b at which its length is least"),
     ),
     Exercise(
         "6.4",
         "The least length at which half of the tokens are below the floor 0.8; log-ratios normal, sd 0.2, E[rho] = 1.",
-        number(_shortest, "average P(m_t rho_t < 0.8) over the tokens of the sequence, the first among them"),
+        _shortest,
+        count("average P(m_t rho_t < 0.8) over the tokens of the sequence, the first among them"),
     ),
 )

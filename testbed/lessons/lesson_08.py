@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 import theory
-from testbed.lessons.checking import Exercise, number, word
+from testbed.lessons.checking import Exercise, count, number, word
 
 
 @cache
@@ -42,28 +42,29 @@ def _most_biased() -> str:
     return max(names, key=lambda name: _moments(name, "target_advantage").relative_bias)
 
 
-def _groups() -> float:
+def _groups() -> int:
     m = _moments("prefix", theory.group(8), variance=True)
-    return float(math.floor(m.variance / (np.linalg.norm(m.gradient) / 10.0) ** 2) + 1)
+    return math.floor(m.variance / (np.linalg.norm(m.gradient) / 10.0) ** 2) + 1
 
 
 EXERCISES = (
     Exercise(
         "8.1",
         "The relative bias of the truncated token ratio, theory.weight('truncated', cap=1.0), for outcomes.",
-        number(_truncated, "network_moments([one], theory.Estimator(weight, 'outcome'), variance=False).relative_bias"),
+        _truncated,
+        number("network_moments([one], theory.Estimator(weight, 'outcome'), variance=False).relative_bias"),
     ),
     Exercise(
         "8.2",
-        "Of none, token, suffix, prefix, minpro and sequence: which is the most biased for target_advantage?",
-        word(
-            _most_biased,
-            "compute relative_bias for each; beside an exact advantage the ratios of later tokens change nothing",
-        ),
+        "Which of none, token, suffix, prefix, minpro and sequence has the largest relative bias with the signal "
+        "target_advantage?",
+        _most_biased,
+        word("compute relative_bias for each; beside an exact advantage the ratios of later tokens change nothing"),
     ),
     Exercise(
         "8.3",
         "The least number of groups of 8 for which the prefix ratio's standard error is below |g| / 10.",
-        number(_groups, "the variance with signal theory.group(8) is that of one group: groups > 100 variance / |g|^2"),
+        _groups,
+        count("the variance with signal theory.group(8) is that of one group: groups > 100 variance / |g|^2"),
     ),
 )

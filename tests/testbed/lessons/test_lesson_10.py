@@ -8,8 +8,8 @@ import pytest
 import testbed
 import theory
 from testbed import drift
-from testbed.lessons import check
-from testbed.lessons.lesson_10 import RIVALS, SETTINGS, score, scratch
+from testbed.lessons import RIVALS, check, score, scratch
+from testbed.lessons.lesson_10 import BAR, SETTINGS
 from tests import brute_force
 
 
@@ -75,19 +75,51 @@ def test_the_rivals_score_as_themselves():
     assert sorted(totals)[1] > 1.01
 
 
-def test_a_score_below_one_is_right(capsys):
-    assert "right" in verdict(capsys, "10.1", softened)
-    assert "its score is" in verdict(capsys, "10.1", lambda tokens: tokens.ratio**0.5)
+def minimum(power):
+    """m_t^power rho_t, the lesson's own."""
+    return lambda tokens: tokens.xp.exp(power * tokens.log_minimum + tokens.log_ratio)
+
+
+def test_a_score_below_the_bar_is_right(capsys):
+    assert "right" in verdict(capsys, "10.1", lambda tokens: tokens.ratio * tokens.xp.exp(0.12 * tokens.log_prefix))
+    assert "its score is" in verdict(capsys, "10.1", softened)
+    assert "its score is" in verdict(capsys, "10.1", lambda tokens: tokens.ratio)
+    assert "leaks" in verdict(capsys, "10.1", lambda tokens: tokens.ratio**0.5)
+    assert "leaks" in verdict(capsys, "10.1", clipped)
     assert "should be 1 there" in verdict(capsys, "10.1", lambda tokens: 1.01 * softened(tokens))
-    assert "not yet" in verdict(capsys, "10.1", lambda tokens: tokens.ratio)
+
+
+def test_a_score_below_the_bar_is_not_enough(capsys):
+    """rho_t^1.05 P_t^0.14 is below it, but leaks."""
+
+    def leaks(tokens):
+        return tokens.xp.exp(0.14 * tokens.log_prefix + 1.05 * tokens.log_ratio)
+
+    assert score(leaks).total < BAR
+    assert "leaks" in verdict(capsys, "10.1", leaks)
+
+
+def test_no_power_of_the_minimum_is_below_the_bar():
+    """The lesson's own weight does not answer 10.1, at whatever power."""
+    totals = [score(minimum(power)).total for power in np.linspace(0.0, 1.0, 41)]
+    assert BAR < min(totals) < 0.96
 
 
 def test_no_leak_and_less_error_is_right(capsys):
     assert "right" in verdict(capsys, "10.2", capped)
     assert "leaks" in verdict(capsys, "10.2", clipped)
-    assert "not below" in verdict(capsys, "10.2", lambda tokens: tokens.ratio)
-    prefix = "prefix"
-    assert "not below" in verdict(capsys, "10.2", lambda tokens: theory.weight(prefix).coefficients(tokens.log_ratio))
+    assert "the best rival's is" in verdict(capsys, "10.2", lambda tokens: tokens.ratio)
+    prefix = theory.weight("prefix")
+    assert "the best rival's is" in verdict(capsys, "10.2", lambda tokens: prefix.coefficients(tokens.log_ratio))
+    # Less error and no leak, but not the gradient where mu = pi.
+    assert "off by 5.0%" in verdict(capsys, "10.2", lambda tokens: 0.95 * capped(tokens))
+
+
+@pytest.mark.parametrize("name", ["10.1", "10.2"])
+def test_the_exercise_names_every_condition(capsys, name):
+    asks = verdict(capsys, name, ...)
+    assert "exact where mu = pi" in asks
+    assert "leaks no baseline" in asks
 
 
 def test_best_power_by_a_grid(capsys):
