@@ -33,13 +33,16 @@ MEANS = {
     "kl_behaviour_policy": ("nats per token", "KL(mu || pi)"),
     "kl_policy_behaviour": ("nats per token", "KL(pi || mu)"),
 }
-"""Columns of the log that exist at some steps; the runs have the mean over those: name -> unit, meaning."""
-SHARES = {
-    "clip_fraction": "tokens whose coefficient is not that of the unclipped weight",
-    "zero_fraction": "tokens whose coefficient is zero",
-    "floor_fraction": "tokens whose coefficient is the clip's lower bound",
+"""Columns of the log that exist at some steps; the runs have the mean over those from step K on: name -> unit,
+meaning."""
+EVERY = {
+    "kl_sampled": ("nats per token", "KL(mu || pi), estimated from the update's tokens (k3)"),
+    "clip_fraction": ("1", "Share of tokens whose coefficient is not that of the unclipped weight"),
+    "zero_fraction": ("1", "Share of tokens whose coefficient is zero"),
+    "floor_fraction": ("1", "Share of tokens whose coefficient is the clip's lower bound"),
 }
-"""Columns of the log of every update, of which the runs have the mean once the staleness is in force."""
+"""Columns of the log of every update, of which the runs have the mean once the staleness is in force: name -> unit,
+meaning."""
 
 _LAST = {
     "final_accuracy": f"Expected share of right answers on held-out prompts after the last update, exact; {_GONE}",
@@ -68,7 +71,7 @@ CURVES = {
     "ratio_max": ("1", "Largest token ratio of the update's batch"),
     "ratio_min": ("1", "Least token ratio of the update's batch"),
     **{name: (unit, text[:1].upper() + text[1:]) for name, (unit, text) in MEANS.items()},
-    **{name: ("1", f"Share of {text}") for name, text in SHARES.items()},
+    **EVERY,
 }
 """Columns of the log that the curves keep: name -> unit, meaning."""
 
@@ -76,18 +79,18 @@ CURVES = {
 def run_columns() -> list[Column]:
     """Of runs.parquet."""
     means = [
-        Column(f"mean_{name}", "float64", unit, f"{text}; mean over the steps where it was computed")
+        Column(f"mean_{name}", "float64", unit, f"{text}; mean over the steps where it was computed, from step K on")
         for name, (unit, text) in MEANS.items()
     ]
-    shares = [
-        Column(f"mean_{name}", "float64", "1", f"Share of {text}; mean over updates from step K on")
-        for name, text in SHARES.items()
+    every = [
+        Column(f"mean_{name}", "float64", unit, f"{text}; mean over updates from step K on")
+        for name, (unit, text) in EVERY.items()
     ]
     floors = [
         Column(f"floor_{t}", "float64", "1", f"Share of tokens at answer position {t} (from 1) {_AT_FLOOR}")
         for t in range(1, POSITIONS + 1)
     ]
-    return [*NAMES, *_END, *means, *shares, *floors]
+    return [*NAMES, *_END, *means, *every, *floors]
 
 
 def curve_columns() -> list[Column]:

@@ -27,6 +27,13 @@ def write_markdown(folder: Path, experiment: Experiment, summary: Summary) -> Pa
     if summary.robustness:
         parts += ["## All tuning runs at the learning rates that every method has", _robustness(summary)]
         parts += ["## Every configuration, over the tuning seeds", _configurations(summary)]
+    if summary.ageing:
+        parts += [
+            f"## Older rollouts at the same configuration: final accuracy less that at K = {min(experiment.staleness)}",
+            "Paired by tuning seed, in points; then the p-value of the paired t-test, after Holm over the "
+            "configurations at the same learning rate and staleness.",
+            _ageing(summary),
+        ]
     if summary.lengths:
         parts += ["## Tokens at the lower bound of the clip, by length", _lengths(summary)]
     path = folder / FILE
@@ -75,12 +82,25 @@ def _robustness(summary: Summary) -> str:
 
 def _configurations(summary: Summary) -> str:
     rows = (
-        (c.staleness, c.method, f"`{c.weight}`", rate(c.learning_rate), f"{100 * c.mean_accuracy:.1f}",
+        (c.staleness, c.method, f"`{c.weight}`", rate(c.learning_rate), per_cent(c.accuracy),
          f"{c.collapsed}/{c.runs}", "yes" if c.chosen else "")
         for c in summary.configurations
     )  # fmt: skip
-    head = ("K", "method", "weight", "learning rate", "mean final accuracy, %", "collapsed", "chosen")
+    head = ("K", "method", "weight", "learning rate", "final accuracy, %", "collapsed", "chosen")
     return _table(head, rows)
+
+
+def _ageing(summary: Summary) -> str:
+    older = sorted({a.staleness for a in summary.ageing})
+    found = {(a.learning_rate, a.method, a.weight, a.staleness): a for a in summary.ageing}
+    rows = []
+    for learning_rate, method, weight in dict.fromkeys(key[:3] for key in found):
+        cells = [found.get((learning_rate, method, weight, k)) for k in older]
+        texts = [
+            "" if a is None else f"{per_cent(a.difference, signed=True)}, {p_value(a.t_p_adjusted)}" for a in cells
+        ]
+        rows.append((rate(learning_rate), method, f"`{weight}`", *texts))
+    return _table(("learning rate", "method", "weight", *(f"K = {k}" for k in older)), rows)
 
 
 def _lengths(summary: Summary) -> str:

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from testbed.arithmetic.experiment.columns import CURVES, MEANS, POSITIONS, SHARES
+from testbed.arithmetic.experiment.columns import CURVES, EVERY, MEANS, POSITIONS
 
 Log = Mapping[str, NDArray[Any]]
 
@@ -57,6 +57,7 @@ def run_numbers(run: Run, staleness: int) -> dict[str, Any]:
     scored = {name: 0.0 if broke or math.isnan(value) else value for name, value in final.items()}
     # The last row is of the final policy, before no update.
     updates = slice(min(staleness, accuracy.size - 2), accuracy.size - 1) if accuracy.size > 1 else slice(0, 1)
+    policies = slice(min(staleness, accuracy.size - 1), None)
     return {
         "final_accuracy": scored["accuracy"],
         "recorded_accuracy": final["accuracy"],
@@ -69,8 +70,8 @@ def run_numbers(run: Run, staleness: int) -> dict[str, Any]:
         "collapse": run.collapse or "",
         "steps": accuracy.size - 1,
         "answer_length": _number(_column(log, "length")[updates]),
-        **{f"mean_{name}": _number(_column(log, name)) for name in MEANS},
-        **{f"mean_{name}": _number(_column(log, name)[updates]) for name in SHARES},
+        **{f"mean_{name}": _number(_column(log, name)[policies]) for name in MEANS},
+        **{f"mean_{name}": _number(_column(log, name)[updates]) for name in EVERY},
         **{f"floor_{t}": _number(_column(log, f"floor_{t}")[updates]) for t in range(1, POSITIONS + 1)},
     }
 

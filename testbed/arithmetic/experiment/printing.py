@@ -33,13 +33,8 @@ def print_experiment(experiment: Experiment, summary: Summary) -> None:
 
 def heading(experiment: Experiment, summary: Summary) -> str:
     """What the tables hold and how their numbers were made."""
-    tuning, final = _seeds(len(experiment.tuning_seeds), "tuning"), _seeds(len(experiment.final_seeds), "other")
-    count = len(experiment.methods[0].configurations)
-    chosen = (
-        f"{count} configurations each, the best by mean final accuracy over {tuning}, then"
-        if count > 1
-        else f"one configuration each, {tuning} and"
-    )
+    final = _seeds(len(experiment.final_seeds), "other")
+    chosen = f"{_budget(experiment)}, and {final}"
     text = (
         f"{len(experiment.methods)} methods at staleness {_listed(experiment.staleness)} updates; "
         f"{chosen} {final}, paired across methods. Accuracy is the exact expected share of right answers on "
@@ -54,6 +49,18 @@ def heading(experiment: Experiment, summary: Summary) -> str:
     if any(r.at_edge for r in summary.results):
         text += " *: the lowest or highest learning rate tried; a better one may lie beyond."
     return text
+
+
+def _budget(experiment: Experiment) -> str:
+    """How the configuration of a method was found."""
+    dealt = sorted({(len(m.configurations), len(experiment.tuning_seeds_of(m))) for m in experiment.methods})
+    if dealt == [(1, len(experiment.tuning_seeds))]:
+        return f"one configuration each, {_seeds(dealt[0][1], 'tuning')}"
+    count, ways = dealt[0][0] * dealt[0][1], [f"{c} configurations with {_seeds(s, 'tuning')}" for c, s in dealt]
+    return (
+        f"{count} tuning runs each at every staleness ({' or '.join(ways)}), of which the configuration with the best "
+        "mean final accuracy was chosen"
+    )
 
 
 def _table(experiment: Experiment, rows: list[MethodResult], k: int) -> list[Text]:

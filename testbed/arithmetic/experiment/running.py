@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -135,6 +136,7 @@ def run_experiment(
         manifest = {
             "experiment": experiment.name, "command": command, "tasks": total, "reused": reused,
             "failed": len(failures), "wall_seconds": round(wall, 3), "task_seconds": round(seconds, 3),
+            "finished": datetime.now(UTC).isoformat(timespec="minutes"),
             "executor": "local processes" if executor is None else type(executor).__name__,
             "workers": wanted if executor is None else None, "threads_per_worker": 1,
             "cpu": cpu_model(), "torch": version("torch"), **provenance(code), "settings": experiment.plain,

@@ -23,7 +23,10 @@ LEVELS = {
 """What a method's weight of a token looks at: name -> meaning. Figures have a row of panels for each."""
 SET_BY_GRID = ("weight", "learning_rate", "staleness", "seed")
 """Options of a training run that the grid sets."""
-MEASURES = ("evaluate_every", "evaluation_prompts", "exact_every", "exact_prompts", "exact_variance", "tree_prompts")
+MEASURES = (
+    "evaluate_every", "evaluation_prompts", "evaluation_skip", "exact_every", "exact_prompts", "exact_variance",
+    "tree_prompts",
+)  # fmt: skip
 """Options that change what is measured of a run and not the run."""
 
 
@@ -69,7 +72,8 @@ class LengthStudy:
     """One weight with a clip on answers of different lengths: how many tokens end at the clip's lower bound."""
 
     tasks: Mapping[str, Mapping[str, Any]]
-    """Name, as figures have it -> fields of `ArithmeticTask`."""
+    """Name, as figures have it -> fields of `ArithmeticTask`, and what else the task needs for itself, such as a
+    learning rate at which it drifts as far as the others."""
     weight: str = "minpro(clip=(0.8, 1.28))"
     learning_rate: float = 3e-4
     staleness: int = 16
@@ -92,12 +96,13 @@ class LengthStudy:
 class Experiment:
     """Methods compared under staleness: a fair choice of each one's configuration, then fresh seeds.
 
-    Every method has the same number of configurations. At each staleness the one with the best mean final accuracy
-    over the tuning seeds is chosen and trained again with the final seeds, which are others.
+    Every method has the same number of tuning runs: those of fewest configurations try each with all tuning seeds,
+    one of twice as many with the first half of them. At each staleness the configuration with the best mean final
+    accuracy over its tuning seeds is chosen and trained again with the final seeds, which are others.
 
     Raises:
-        ValueError: a value without meaning, a method with another number of configurations, or a seed that is used for
-            both tuning and the final runs; the sentence names the key.
+        ValueError: a value without meaning, a number of configurations that the tuning seeds cannot be dealt to, or a
+            seed that is used for both tuning and the final runs; the sentence names the key.
     """
 
     methods: tuple[Method, ...]
@@ -127,12 +132,12 @@ class Experiment:
         both = sorted({*self.tuning_seeds} & {*self.final_seeds})
         if both:
             raise ValueError(f"seed {both[0]} is in tuning_seeds and in final_seeds; expected each in one of them")
-        count = len(methods[0].configurations)
+        budget = len(self.tuning_seeds) * min(len(m.configurations) for m in methods)
         for method in methods:
-            if len(method.configurations) != count:
+            if budget % len(method.configurations):
                 raise ValueError(
-                    f"method {method.name!r} has {len(method.configurations)} configurations and {methods[0].name!r} "
-                    f"{count}; expected as many for each, weights x learning rates"
+                    f"method {method.name!r} has {len(method.configurations)} configurations for {budget} tuning runs; "
+                    "expected a number that divides them, so that every method has as many runs"
                 )
         object.__setattr__(self, "references", tuple(self.references))
         for reference in self.references:
@@ -162,6 +167,11 @@ class Experiment:
         """As JSON has it."""
         found: dict[str, Any] = json.loads(json.dumps(asdict(self)))
         return found
+
+    def tuning_seeds_of(self, method: Method) -> tuple[int, ...]:
+        """The tuning seeds that each configuration of a method is tried with."""
+        fewest = min(len(m.configurations) for m in self.methods)
+        return self.tuning_seeds[: len(self.tuning_seeds) * fewest // len(method.configurations)]
 
     def method(self, name: str) -> Method:
         """The method of this name."""

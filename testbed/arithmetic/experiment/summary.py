@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -77,10 +78,27 @@ class Configuration:
     staleness: int
     weight: str
     learning_rate: float
-    mean_accuracy: float
+    accuracy: Interval
+    """Final."""
     collapsed: int
     runs: int
     chosen: bool
+
+
+@dataclass(frozen=True)
+class Ageing:
+    """What older rollouts cost at the same configuration: final accuracy less that at the lowest staleness, paired by
+    tuning seed."""
+
+    method: str
+    weight: str
+    learning_rate: float
+    staleness: int
+    difference: Interval
+    t_p: float
+    t_p_adjusted: float
+    """By Holm's method, over the configurations at this learning rate and staleness."""
+    pairs: int
 
 
 @dataclass(frozen=True)
@@ -105,6 +123,7 @@ class Summary:
     robustness: tuple[Robustness, ...]
     shared_learning_rates: tuple[float, ...]
     configurations: tuple[Configuration, ...]
+    ageing: tuple[Ageing, ...]
     lengths: tuple[LengthResult, ...]
 
 
@@ -130,6 +149,7 @@ def summarise_runs(experiment: Experiment, runs: Sequence[Row]) -> Summary:
         tuple(r for k in experiment.staleness for r in _robustness(experiment, tuning, k, shared)),
         tuple(sorted(shared)),
         tuple(_configurations(experiment, tuning, bool(final))),
+        tuple(_ageing(experiment, tuning)),
         tuple(_lengths(experiment, length)),
     )
 
@@ -193,9 +213,33 @@ def _configurations(experiment: Experiment, tuning: Sequence[Row], decided: bool
                 mine = [r for r in _of(tuning, method.name, k) if (r["weight"], r["learning_rate"]) == (weight, rate)]
                 if mine:
                     found.append(Configuration(
-                        method.name, k, weight, rate, float(np.mean([r["final_accuracy"] for r in mine])),
+                        method.name, k, weight, rate, mean_interval([r["final_accuracy"] for r in mine], bounds=SHARE),
                         sum(r["collapsed"] for r in mine), len(mine), chosen.get((method.name, k)) == (weight, rate),
                     ))  # fmt: skip
+    return found
+
+
+def _ageing(experiment: Experiment, tuning: Sequence[Row]) -> list[Ageing]:
+    youngest, *older = sorted(experiment.staleness)
+    at = {(r["name"], r["weight"], r["learning_rate"], r["staleness"], r["seed"]): r["final_accuracy"] for r in tuning}
+    found = []
+    for k, rate in product(older, sorted({rate for m in experiment.methods for rate in m.learning_rates})):
+        compared = {}
+        for method in (m for m in experiment.methods if rate in m.learning_rates):
+            for weight in method.weights:
+                cell = (method.name, weight, rate)
+                pairs = [
+                    (at[*cell, k, seed], at[*cell, youngest, seed])
+                    for seed in experiment.tuning_seeds_of(method)
+                    if (*cell, k, seed) in at and (*cell, youngest, seed) in at
+                ]
+                if len(pairs) > 1:
+                    compared[cell] = paired([old for old, _ in pairs], [young for _, young in pairs])
+        adjusted = holm([p.t_p for p in compared.values()])
+        found += [
+            Ageing(*cell, k, p.difference, p.t_p, adjusted_p, p.pairs)
+            for (cell, p), adjusted_p in zip(compared.items(), adjusted, strict=True)
+        ]
     return found
 
 

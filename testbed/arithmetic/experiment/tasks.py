@@ -60,12 +60,12 @@ class Task:
 
 
 def tuning_tasks(experiment: Experiment) -> list[Task]:
-    """Every configuration of every method at each staleness, with the tuning seeds."""
+    """Every configuration of every method at each staleness, with the method's tuning seeds."""
     return [
         _task(experiment, TUNING, method, weight, rate, k, seed)
         for k, method in product(experiment.staleness, experiment.methods)
         for weight, rate in method.configurations
-        for seed in experiment.tuning_seeds
+        for seed in experiment.tuning_seeds_of(method)
     ]
 
 
@@ -117,10 +117,10 @@ def _options(experiment: Experiment, study: LengthStudy, task: Mapping[str, Any]
     }  # fmt: skip
     own = {key: value for key, value in task.items() if key in PER_TASK}
     grid["task"] = {key: value for key, value in task.items() if key not in PER_TASK}
-    return _plain({**experiment.training, **study.training, **own, **grid})
+    return _plain({**experiment.training, **study.training, **grid, **own})
 
 
-PER_TASK = ("warm_up", "steps", "tree_prompts", "evaluate_every", "exact_every")
+PER_TASK = ("warm_up", "steps", "tree_prompts", "evaluate_every", "exact_every", "learning_rate")
 """Options of training that a task of the length study may set beside its own fields."""
 
 

@@ -121,8 +121,9 @@ def _pairs(others: Sequence[str]) -> dict[str, Any]:
 
 def _check_device(device: str) -> None:
     try:
-        torch.zeros(1, device=device)
-    except (RuntimeError, AssertionError) as why:
+        # A generator, because there are devices that hold tensors and cannot sample.
+        torch.rand(1, device=device, generator=torch.Generator(device))
+    except (RuntimeError, AssertionError, NotImplementedError) as why:
         reason = str(why).strip().split("\n")[0]
         raise ValueError(
             f"device {device!r} cannot be used here: {reason}; expected one that can, such as cpu"
@@ -131,7 +132,9 @@ def _check_device(device: str) -> None:
 
 def _print(run: TrainingRun) -> None:
     settings, log = run.settings, run.log
-    say = [settings.estimator.label, f"rollouts {settings.staleness} updates old, {_task(settings)}"]
+    K, last = settings.staleness, settings.steps - 1
+    age = f"{K} updates old" if last >= K else f"of the base model, at most {last} updates old"
+    say = [settings.estimator.label, f"rollouts {age}, {_task(settings)}"]
     rows = [i for i in range(len(log["step"])) if not math.isnan(log["accuracy"][i])]
     if len(rows) > _MOST_ROWS:
         every = -(-len(rows) // _MOST_ROWS)

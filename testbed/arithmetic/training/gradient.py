@@ -54,6 +54,8 @@ def batch_gradient(
     prompts: Tensor,
     rollout: Rollout,
     behaviour: Behaviour,
+    *,
+    coupled: str = "draw",
 ) -> BatchGradient:
     """Average over the draws of a batch of sum over tokens of c_t psi_t score_t, reduced as the estimator says.
 
@@ -68,6 +70,7 @@ def batch_gradient(
         prompts: (M, L) tokens.
         rollout: answers to the prompts, with the log-probabilities of what was sampled from.
         behaviour: what sampled them.
+        coupled: whether a weight that couples a batch looks at each "draw" by itself, or at the whole "update".
     """
     leaf, mask = theta.detach().requires_grad_(), rollout.mask
     logits = answer_logits(config, leaf, prompts, rollout.answers).double()
@@ -89,7 +92,8 @@ def batch_gradient(
             for need in estimator.weight.needs
         }
         per_draw = estimator.trajectories_per_draw
-        c = estimator.weight.coefficients(log_ratio, mask, psi, batch=per_draw, **given)
+        together = len(mask) if coupled == "update" else per_draw
+        c = estimator.weight.coefficients(log_ratio, mask, psi, batch=together, **given)
         # Where the signal is zero, a coefficient beyond float64 weighs nothing.
         weights = torch.where(psi == 0.0, 0.0, c * psi)
         if estimator.score == "cumulative":

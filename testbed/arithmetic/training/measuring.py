@@ -23,6 +23,7 @@ from testbed.arithmetic.trees import (
     tree_values,
 )
 from testbed.arithmetic.warmup import right_answer_log_probs
+from theory.engines.problem import EngineRefusal
 from theory.weights.products import product
 from theory.weights.tokens import Tokens, tokens_of
 
@@ -48,6 +49,7 @@ def columns(settings: Training) -> dict[str, str]:
         "ratio_q50": "median",
         "ratio_q99": "quantile 0.99",
         "ratio_max": "largest",
+        "kl_sampled": "mean of pi / mu - 1 - log(pi / mu) over its tokens (k3), an estimate of KL(mu || pi) per token",
         "clip_fraction": "share of tokens whose coefficient is not the product of ratios that the weight starts from: "
         "clipped, masked, or bent",
         "zero_fraction": "share of tokens with a coefficient of zero",
@@ -83,10 +85,10 @@ class Monitor:
         sides = split(settings.task)
         generator = torch.Generator().manual_seed(0)
 
-        def some(prompts: Tensor, count: int) -> Tensor:
-            return prompts[torch.randperm(len(prompts), generator=generator)[:count]].to(device)
+        def some(prompts: Tensor, count: int, skip: int = 0) -> Tensor:
+            return prompts[torch.randperm(len(prompts), generator=generator)[skip : skip + count]].to(device)
 
-        self.held_out = some(sides.held_out, settings.evaluation_prompts)
+        self.held_out = some(sides.held_out, settings.evaluation_prompts, settings.evaluation_skip)
         self.trees = self.held_out[: settings.tree_prompts]
         self.training = some(sides.training, settings.exact_prompts)
 
@@ -130,8 +132,17 @@ class Monitor:
         return row
 
     def estimator(self, theta: Tensor, behaviour: Behaviour) -> Row:
-        """Exact bias, and variance where asked for, of the estimator in use."""
+        """Exact bias, and variance where asked for, of the estimator in use.
+
+        Raises:
+            EngineRefusal: no exact engine takes it.
+        """
         s = self.settings
+        if s.coupled == "update" and s.estimator.weight.card.couples_batch:
+            raise EngineRefusal(
+                f"{s.estimator.weight.label} looks at all answers of an update (coupled='update'), of which there "
+                "are no exact moments; coupled='draw' has them where an engine takes the draw"
+            )
         prompts = [
             network_prompt(
                 s.config, theta, s.task, prompt, behaviour_theta=behaviour.theta, sampler=behaviour.sampler,
@@ -159,7 +170,8 @@ def of_update(estimator: theory.Estimator, made: BatchGradient, mask: Tensor) ->
     if bool(torch.isnan(made.coefficients).any()):
         return row
     count = mask.sum().double()
-    ratio = made.log_ratio[mask].exp().cpu()
+    log_ratio = made.log_ratio[mask].cpu()
+    ratio = log_ratio.exp()
     spread = torch.quantile(ratio, torch.tensor(list(_QUANTILES.values()), dtype=ratio.dtype))
     before = product(_tokens(made, mask), estimator.weight.parts)
     off = (made.coefficients - before).abs() > _SAME * before.abs()
@@ -169,6 +181,7 @@ def of_update(estimator: theory.Estimator, made: BatchGradient, mask: Tensor) ->
 
     row |= {
         **dict(zip(_QUANTILES, spread.tolist(), strict=True)),
+        "kl_sampled": float((torch.expm1(log_ratio) - log_ratio).mean()),
         "clip_fraction": share(off),
         "zero_fraction": share(made.coefficients == 0.0),
     }

@@ -164,7 +164,10 @@ def _update(
         settings.config, behaviour.theta, prompts, settings.task.maximum_length, per_prompt=settings.answers,
         sampler=settings.sampler, generator=state.answer_generator,
     )  # fmt: skip
-    made = batch_gradient(settings.config, state.leaf, settings.task, settings.estimator, prompts, rollout, behaviour)
+    made = batch_gradient(
+        settings.config, state.leaf, settings.task, settings.estimator, prompts, rollout, behaviour,
+        coupled=settings.coupled,
+    )  # fmt: skip
     row |= of_update(settings.estimator, made, rollout.mask)
     norm = row["gradient_norm"]
     if not math.isfinite(norm):
@@ -191,6 +194,8 @@ def _look(settings: Training, state: State, row: Row) -> None:
         _collapse(state, f"{name.replace('_', ' ')} {now:.3g} is below {least:.3g}")
     elif row.get("entropy", math.inf) < settings.collapse_entropy and now < SOLVED:
         _collapse(state, f"entropy {row['entropy']:.3g} nats per token is below {settings.collapse_entropy:g}")
+    elif row.get("entropy", 0.0) > settings.explosion_entropy:
+        _collapse(state, f"entropy {row['entropy']:.3g} nats per token is above {settings.explosion_entropy:g}")
 
 
 def _end(state: State, why: str) -> None:

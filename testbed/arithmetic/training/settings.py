@@ -13,6 +13,7 @@ import theory
 from testbed import spelling
 from testbed.arithmetic.model import ModelConfig, model_for
 from testbed.arithmetic.sampling import Sampler
+from testbed.arithmetic.splitting import split
 from testbed.arithmetic.task import ArithmeticTask
 from testbed.arithmetic.training.signals import needed_values
 from testbed.arithmetic.trees import MOST_PREFIXES
@@ -41,6 +42,9 @@ class Training:
     """By default own, or the preset's."""
     reduction: str | None = None
     """By default sum, or the preset's."""
+    coupled: Literal["draw", "update"] = "draw"
+    """Over which answers a weight looks that couples a batch (`m2po`, `self_normalised`): those of one draw, as exact
+    moments have it, or all answers of the update, as libraries compute it."""
     staleness: int = 0
     """K: answers are sampled by the policy of so many updates ago; until there is one, by the base model."""
     old_staleness: int = 0
@@ -67,7 +71,9 @@ class Training:
     evaluate_every: int = 10
     """Updates between exact evaluations of the policy."""
     evaluation_prompts: int = 256
-    """Held-out prompts of an evaluation, the same each time."""
+    """Held-out prompts of an evaluation, the same each time; fewer where there are fewer."""
+    evaluation_skip: int = 0
+    """Held-out prompts passed over before those: what a choice was made by need not be what is reported."""
     tree_prompts: int = 4
     """How many of them have the tree of all answers evaluated, for entropy, divergences and effective sample size; 0
     where answers are too long for that."""
@@ -82,6 +88,8 @@ class Training:
     former is not known."""
     collapse_entropy: float = 1e-4
     """Nats per token below which it does, unless the policy earns over 0.95."""
+    explosion_entropy: float = 2.5
+    """Nats per token above which it does: all 14 tokens alike are log 14 = 2.64."""
     width: int = 64
     layers: int = 2
     warm_up: WarmUp = field(default_factory=WarmUp)
@@ -97,13 +105,14 @@ class Training:
                 raise ValueError(f"{name} is {getattr(self, name)!r}; expected a table of {kind.__name__}'s settings")
         for name, least in _WHOLE.items():
             checks.whole_number(name, getattr(self, name), least, name)
-        for name in ("learning_rate", "weight_decay", "collapse_reward", "collapse_entropy"):
+        checks.known_name("coupled", self.coupled, ("draw", "update"))
+        for name in ("learning_rate", "weight_decay", "collapse_reward", "collapse_entropy", "explosion_entropy"):
             checks.non_negative(name, getattr(self, name))
         if not isinstance(self.exact_variance, bool):
             raise ValueError(f"exact_variance is {self.exact_variance!r}; expected True or False")
         if not isinstance(self.betas, (tuple, list)) or len(self.betas) != 2 or not all(map(_is_decay, self.betas)):
             raise ValueError(f"betas is {self.betas!r}; expected two numbers from 0 up to 1, exclusive")
-        object.__setattr__(self, "betas", tuple(self.betas))
+        object.__setattr__(self, "betas", tuple(map(float, self.betas)))
         limit = self.max_gradient_norm
         if limit is not None and not (isinstance(limit, Real) and 0.0 < limit < math.inf):
             raise ValueError(f"max_gradient_norm is {limit!r}; expected a positive number, or None")
@@ -113,6 +122,7 @@ class Training:
                 "no older than the rollouts"
             )
         _check_draws(self.estimator, self.prompts, self.answers)
+        _check_evaluation(self)
         _check_trees(self)
         reduction = self.estimator.reduction
         if self.exact_every and reduction.batch > 1 and not isinstance(self.estimator.signal, theory.GroupSignal):
@@ -166,7 +176,8 @@ class Training:
 DEFAULT_SIGNAL = "group(size=8)"
 _NESTED: dict[str, Any] = {"task": ArithmeticTask, "sampler": Sampler, "warm_up": WarmUp}
 _WHOLE = {
-    **dict.fromkeys(("staleness", "old_staleness", "learning_rate_warmup", "seed", "tree_prompts", "exact_every"), 0),
+    **dict.fromkeys(("staleness", "old_staleness", "learning_rate_warmup", "seed", "evaluation_skip"), 0),
+    **dict.fromkeys(("tree_prompts", "exact_every"), 0),
     **dict.fromkeys(("steps", "prompts", "answers", "evaluate_every", "evaluation_prompts"), 1),
     **dict.fromkeys(("exact_prompts", "width", "layers"), 1),
 }
@@ -174,6 +185,17 @@ _WHOLE = {
 
 def _is_decay(value: Any) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool) and 0.0 <= value < 1.0
+
+
+def _check_evaluation(settings: Training) -> None:
+    if not settings.evaluation_skip:
+        return
+    held_out = len(split(settings.task).held_out)
+    if settings.evaluation_skip >= held_out:
+        raise ValueError(
+            f"evaluation_skip is {settings.evaluation_skip} and there are {held_out} held-out prompts; expected fewer "
+            "to be passed over"
+        )
 
 
 def _check_trees(settings: Training) -> None:

@@ -24,7 +24,7 @@ class State:
     """A run after some updates. Changed in place by `running.train`."""
 
     thetas: Tensor
-    """(K + 1, P): the policy after n updates is in row n mod (K + 1)."""
+    """(N, P) the last N = min(K, updates) + 1 policies: the one after n updates is in row n mod N."""
     leaf: Tensor
     """(P,) the policy that is trained, which the optimiser changes in place."""
     optimiser: torch.optim.AdamW
@@ -61,7 +61,7 @@ def start(settings: Training, theta: Tensor) -> State:
         [leaf], lr=settings.learning_rate, betas=settings.betas, weight_decay=settings.weight_decay, fused=True,
         maximize=True,
     )  # fmt: skip
-    thetas = theta.detach().repeat(settings.staleness + 1, 1)
+    thetas = theta.detach().repeat(min(settings.staleness, settings.steps) + 1, 1)
     seeds = np.random.SeedSequence(settings.seed).generate_state(2, np.uint64) >> np.uint64(1)
     return State(
         thetas, leaf, optimiser, torch.Generator().manual_seed(int(seeds[0])),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import replace
 
 import pytest
@@ -17,22 +18,33 @@ from tests.testbed.arithmetic.experiment.fake import RUNS, SMALL
 def test_packaged_experiments_are_fair_and_can_be_trained(name):
     experiment = packaged_experiment(name)
     for one in (experiment, experiment.quick()):
-        assert len({len(m.configurations) for m in one.methods}) == 1
+        # As many tuning runs for each.
+        runs = Counter((task.name, task.training["staleness"]) for task in tuning_tasks(one))
+        assert len(runs) == len(one.methods) * len(one.staleness)
+        assert len({*runs.values()}) == 1
         assert not {*one.tuning_seeds} & {*one.final_seeds}
         some = {(m.name, k): m.configurations[0] for m in one.methods for k in one.staleness}
         for task in [*tuning_tasks(one), *final_tasks(one, some), *length_tasks(one)]:
             Training.from_plain(task.training)
     assert len(experiment.final_seeds) >= 8
-    # Every method looks at the same range of learning rates.
-    assert len({(min(m.learning_rates), max(m.learning_rates)) for m in experiment.methods}) <= 2
+    # Every method has the same learning rates, and its results are on prompts that nothing was chosen by.
+    assert len({m.learning_rates for m in experiment.methods}) == 1
+    tuned, final = (Training.from_plain({**experiment.training, **more}) for more in ({}, experiment.final_training))
+    assert name == "floor" or final.evaluation_skip >= tuned.evaluation_prompts
     assert len(experiment.quick().methods) == len(experiment.quick().staleness) == 2
     assert task_count(experiment.quick()) < 25
 
 
-def test_a_method_with_another_number_of_configurations_is_named():
-    greedy = Method("greedy", ("none",), (1e-4, 2e-4, 3e-4))
-    with pytest.raises(ValueError, match="method 'greedy' has 3 configurations and 'MinPRO' 4; expected as many"):
-        replace(SMALL, methods=(*SMALL.methods, greedy))
+def test_tuning_runs_are_dealt_evenly():
+    few = Method("few", ("none",), (1e-4, 3e-4))
+    dealt = replace(SMALL, methods=(*SMALL.methods, few))
+    assert dealt.tuning_seeds_of(few) == (100, 101)
+    assert dealt.tuning_seeds_of(SMALL.methods[0]) == (100,)
+    runs = Counter(task.name for task in tuning_tasks(dealt))
+    assert {*runs.values()} == {2 * 4}  # staleness x runs
+    uneven = Method("uneven", ("none",), (1e-4, 2e-4, 3e-4))
+    with pytest.raises(ValueError, match="method 'MinPRO' has 4 configurations for 6 tuning runs; expected a number"):
+        replace(SMALL, methods=(*SMALL.methods, uneven))
 
 
 @pytest.mark.parametrize(

@@ -81,11 +81,33 @@ def test_configurations_name_the_one_chosen(summary):
     assert len(chosen) == 6
     for c in chosen:
         others = [o for o in summary.configurations if (o.method, o.staleness) == (c.method, c.staleness)]
-        assert c.mean_accuracy == max(o.mean_accuracy for o in others)
+        assert c.accuracy.estimate == max(o.accuracy.estimate for o in others)
         found = result(summary, c.method, c.staleness)
         assert (found.weight, found.learning_rate) == (c.weight, c.learning_rate)
     assert result(summary, "token ratio", 0).at_edge
     assert not result(summary, "token ratio", 8).at_edge
+
+
+def test_ageing_is_paired_with_the_youngest_rollouts(folder, summary):
+    tuning = {
+        (r["weight"], r["learning_rate"], r["staleness"], r["seed"]): r["final_accuracy"]
+        for r in runs_of(folder) if r["stage"] == "tuning"
+    }  # fmt: skip
+    assert len(summary.ageing) == 3 * 4
+    for found in summary.ageing:
+        assert (found.staleness, found.pairs) == (8, 2)
+        old, young = (
+            [tuning[found.weight, found.learning_rate, k, seed] for seed in SMALL.tuning_seeds] for k in (8, 0)
+        )
+        assert found.difference.estimate == pytest.approx(np.mean(np.subtract(old, young)))
+        assert found.t_p == pytest.approx(stats.ttest_rel(old, young).pvalue)
+    # Adjusted among the configurations that share a learning rate: five at 3e-4, one at 1e-3.
+    [alone] = [a for a in summary.ageing if a.learning_rate == 1e-3]
+    assert alone.t_p_adjusted == alone.t_p
+    least = min((a for a in summary.ageing if a.learning_rate == 3e-4), key=lambda a: a.t_p)
+    assert least.t_p_adjusted == pytest.approx(min(1.0, 5 * least.t_p))
+    collapsed = [a for a in summary.ageing if (a.method, a.learning_rate) == ("token ratio", 3e-4)]
+    assert collapsed[0].difference.estimate < -0.3
 
 
 def test_lengths_have_a_share_per_position(summary):
@@ -113,10 +135,10 @@ def test_text_is_not_wider_than_a_terminal(summary, capsys):
 
 def test_markdown_has_every_table(folder, summary, tmp_path):
     text = write_markdown(tmp_path, SMALL, summary).read_text()
-    assert text.count("\n## ") == 2 + 2 + 1
+    assert text.count("\n## ") == 2 + 2 + 1 + 1
     assert text.count("Final accuracy less that of") == 4
     tables = [block.splitlines() for block in text.split("\n\n") if block.startswith("|")]
-    assert len(tables) == 2 * 3 + 2 + 1
+    assert len(tables) == 2 * 3 + 2 + 1 + 1
     assert all(len({line.count(" | ") for line in t}) == 1 for t in tables)
 
 

@@ -50,9 +50,9 @@ def same(a, b):
 def test_answers_come_from_the_policy_of_k_updates_ago(monkeypatch):
     seen, made = [], running.batch_gradient
 
-    def watched(config, theta, task, estimator, prompts, rollout, behaviour):
+    def watched(config, theta, task, estimator, prompts, rollout, behaviour, **options):
         seen.append((theta.detach().clone(), behaviour.theta.clone(), behaviour.lag, rollout))
-        return made(config, theta, task, estimator, prompts, rollout, behaviour)
+        return made(config, theta, task, estimator, prompts, rollout, behaviour, **options)
 
     monkeypatch.setattr(running, "batch_gradient", watched)
     run = train(SMALL)
@@ -91,9 +91,9 @@ def test_equal_settings_give_equal_runs_and_another_seed_another():
 def test_runs_of_one_seed_see_the_same_prompts_whatever_is_trained(monkeypatch):
     seen, made = [], running.batch_gradient
 
-    def watched(config, theta, task, estimator, prompts, rollout, behaviour):
+    def watched(config, theta, task, estimator, prompts, rollout, behaviour, **options):
         seen.append(prompts)
-        return made(config, theta, task, estimator, prompts, rollout, behaviour)
+        return made(config, theta, task, estimator, prompts, rollout, behaviour, **options)
 
     monkeypatch.setattr(running, "batch_gradient", watched)
     train(replace(SMALL, weight="minpro"))
@@ -114,11 +114,11 @@ def test_a_run_that_is_cut_comes_out_the_same(at, tmp_path):
 
     updates, made = [], running.batch_gradient
 
-    def failing(*arguments):
+    def failing(*arguments, **options):
         updates.append(1)
         if len(updates) > at:
             raise KilledError
-        return made(*arguments)
+        return made(*arguments, **options)
 
     running.batch_gradient = failing
     try:
@@ -228,8 +228,8 @@ def test_a_network_that_runs_away_is_recorded_whatever_becomes_of_it(rate, chang
 def test_an_update_that_is_no_number_ends_the_run(monkeypatch, tmp_path):
     made = running.batch_gradient
 
-    def broken(*arguments):
-        found = made(*arguments)
+    def broken(*arguments, **options):
+        found = made(*arguments, **options)
         calls.append(1)
         return found._replace(gradient=found.gradient * float("nan")) if len(calls) == 4 else found
 
