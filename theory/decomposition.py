@@ -119,7 +119,7 @@ def decompose(
     checks.known_name("missing_support", missing_support, ("raise", "allow"))
     allow = missing_support == "allow"
     table = checked_ratios(process, target, behaviour, allow, old, lag)
-    end = Question(process, target, behaviour, table, estimator, enumeration.MOST_TRAJECTORIES)
+    end = Question(process, target, behaviour, table, estimator, enumeration.MOST_TRAJECTORIES, mean_only=True)
     steps = [replace(end, estimator=_hybrid(estimator, order[:i])) for i in range(len(order) + 1)]
     if allow:
         order = ("support", *order)

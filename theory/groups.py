@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import combinations_with_replacement, islice
 from math import comb, lgamma
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -130,28 +131,27 @@ def cost(size: int, categories: int) -> int:
     return (one + two) * size
 
 
-def group_moments(signal: GroupSignal, prompt: Categories, share_tokens: bool) -> tuple[Array, float, Array | None]:
+def group_moments(
+    signal: GroupSignal, prompt: Categories, share_tokens: bool, mean_only: bool = False
+) -> tuple[Array, float, Array | None]:
     """Mean (P,), second moment E|.|^2 and outer product (P, P) of one group's estimator, for one prompt.
 
     The estimator is (1/G) sum of A_i X_i, or (sum of A_i X_i) / (sum of L_i) with `share_tokens`. Exact, by the
-    multinomial law of the categories of the other trajectories: comb(G + m - 2, m - 1) compositions.
+    multinomial law of the categories of the other trajectories: comb(G + m - 2, m - 1) compositions. With `mean_only`
+    the second moment is NaN, and its pairs are not formed.
     """
-    G, m = signal.size, prompt.probability.size
-    alone, squares = np.zeros((2, m)), np.zeros((2, m))  # coefficients of E[X; category] and of E[|X|^2; category]
-    for parts, factor, chance in _first_members(signal, prompt, 1, share_tokens):
-        alone += G * np.einsum("sbk,bk,b->sk", parts[0], factor, chance)
-        squares += G * np.einsum("sbk,bk,b->sk", parts[0] ** 2, factor**2, chance)
+    law = (signal, *(x.tobytes() for x in (prompt.outcome, prompt.length, prompt.probability)), share_tokens)
+    alone, squares = _alone(*law)
     mean = np.einsum("sm,smp->p", alone, prompt.mean)
+    if mean_only:
+        return mean, np.nan, None
+    m = prompt.probability.size
     # A second moment may be infinite, and counts nowhere where its coefficient is zero.
     used = squares > 0.0
     second = float(squares[used] @ prompt.second[used])
     vectors = prompt.mean.reshape(2 * m, -1)
-    others = np.zeros_like(vectors)
-    if G > 1:
-        pairs = np.zeros((2, 2, m * m))
-        for parts, factor, chance in _first_members(signal, prompt, 2, share_tokens):
-            pairs += G * (G - 1) * np.einsum("sbk,rbk,bk,b->srk", *parts, factor**2, chance, optimize=True)
-        others = pairs.reshape(2, 2, m, m).transpose(0, 2, 1, 3).reshape(2 * m, 2 * m) @ vectors
+    pairs = _small_pairs if prompt.probability.nbytes <= _FEW else _large_pairs
+    others = pairs(*law) @ vectors if signal.size > 1 else np.zeros_like(vectors)
     second += float((vectors * others).sum())
     if prompt.outer is None:
         return mean, second, None
@@ -159,27 +159,69 @@ def group_moments(signal: GroupSignal, prompt: Categories, share_tokens: bool) -
     return mean, second, outer
 
 
+# What multiplies the moments depends on the law of the returns alone: it is the same for every weight, and weights are
+# compared one after the other. Laws are told apart by their bytes; there is one for each prompt.
+@lru_cache(maxsize=1024)
+def _alone(
+    signal: GroupSignal, outcome: bytes, length: bytes, probability: bytes, share_tokens: bool
+) -> tuple[Array, Array]:
+    """(2, m) coefficients of E[X; category], and of E[|X|^2; category]."""
+    law = _Law.of(outcome, length, probability)
+    alone, squares = (np.zeros((2, law.probability.size)) for _ in range(2))
+    for parts, factor, chance in _first_members(signal, law, 1, share_tokens):
+        alone += signal.size * np.einsum("sbk,bk,b->sk", parts[0], factor, chance)
+        squares += signal.size * np.einsum("sbk,bk,b->sk", parts[0] ** 2, factor**2, chance)
+    return alone, squares
+
+
+def _pairs(signal: GroupSignal, outcome: bytes, length: bytes, probability: bytes, share_tokens: bool) -> Array:
+    """(2 m, 2 m) coefficients of <E[X; category], E[X; category]> of two members."""
+    law = _Law.of(outcome, length, probability)
+    G, m = signal.size, law.probability.size
+    pairs = np.zeros((2, 2, m * m))
+    for parts, factor, chance in _first_members(signal, law, 2, share_tokens):
+        pairs += G * (G - 1) * np.einsum("sbk,rbk,bk,b->srk", *parts, factor**2, chance, optimize=True)
+    return pairs.reshape(2, 2, m, m).transpose(0, 2, 1, 3).reshape(2 * m, 2 * m)
+
+
+# At most 33 MB of small ones, and of large ones 64 MB: (2 * MOST_CATEGORIES)^2 numbers are 32 MB.
+_FEW = 32 * np.dtype(np.float64).itemsize
+_small_pairs, _large_pairs = lru_cache(maxsize=1024)(_pairs), lru_cache(maxsize=2)(_pairs)
+
+
+class _Law(NamedTuple):
+    """The law of a trajectory's category."""
+
+    outcome: Array
+    length: Array
+    probability: Array
+
+    @classmethod
+    def of(cls, *columns: bytes) -> _Law:
+        return cls(*(np.frombuffer(column) for column in columns))
+
+
 def _first_members(
-    signal: GroupSignal, prompt: Categories, first: int, share_tokens: bool
+    signal: GroupSignal, law: _Law, first: int, share_tokens: bool
 ) -> Iterator[tuple[list[Array], Array, Array]]:
     """Chunks of B compositions of the other members, with what the `first` ones then get in each category.
 
     The positive and the negative part of each one's advantage, (2, B, m^first); what multiplies the group's sum,
     (B, m^first); the chance of the others, (B,).
     """
-    m, others = prompt.probability.size, signal.size - first
+    m, others = law.probability.size, signal.size - first
     own = np.indices((m,) * first).reshape(first, -1).T
     rows = max(1, _CHUNK_NUMBERS // (own.shape[0] * signal.size))
-    for kinds, chance in _compositions(others, prompt.probability, rows):
+    for kinds, chance in _compositions(others, law.probability, rows):
         shape = (len(kinds), len(own))
         members = np.concatenate(
             [np.broadcast_to(own, (*shape, first)), np.broadcast_to(kinds[:, None], (*shape, others))], axis=-1
         )
-        advantage = signal.advantages(prompt.outcome[members])
+        advantage = signal.advantages(law.outcome[members])
         parts = [
             np.stack([np.maximum(advantage[..., i], 0.0), np.minimum(advantage[..., i], 0.0)]) for i in range(first)
         ]
-        tokens = prompt.length[members].sum(axis=-1) if share_tokens else np.full(shape, float(signal.size))
+        tokens = law.length[members].sum(axis=-1) if share_tokens else np.full(shape, float(signal.size))
         yield parts, 1.0 / np.maximum(tokens, 1.0), chance
 
 

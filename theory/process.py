@@ -139,6 +139,22 @@ class MarkovProcess:
             self.discount,
         )  # fmt: skip
 
+    def started_in(self, state: int) -> MarkovProcess:
+        """The same process with one start state, such as one prompt; what does not depend on the start is shared.
+
+        Raises:
+            ValueError: no such state.
+        """
+        if checks.whole_number("state", state, 0, "the state's place") >= self.states:
+            raise ValueError(f"state is {state!r}; expected a whole number below S = {self.states}")
+        initial = np.zeros(self.states)
+        initial[state] = 1.0
+        initial.flags.writeable = False
+        started = object.__new__(MarkovProcess)
+        # Everything but the start has been checked, and edges are asked for by every engine.
+        started.__dict__.update(self.__dict__, edges=self.edges, initial=initial)
+        return started
+
     @cached_property
     def transition_matrix(self) -> Any:
         """The transition as a matrix of shape (S*A, S), row s*A + a: dense, or CSR where it was passed as sparse."""

@@ -8,6 +8,7 @@ import pytest
 import scipy.sparse as sparse
 from hypothesis import given
 
+import testbed
 import theory
 from tests.instances import instances, random_instance
 
@@ -209,3 +210,30 @@ def test_a_process_survives_pickling_and_copying_and_stays_read_only(form):
 
 def dense(transition):
     return transition.toarray() if sparse.issparse(transition) else transition
+
+
+def test_started_in_one_state_is_the_process_with_that_start():
+    made = testbed.environment("digit_addition", digits=2)
+    states = np.flatnonzero(made.process.initial)[:3]
+    for state in states:
+        start = np.zeros(made.process.states)
+        start[state] = 1.0
+        p = made.process
+        whole = theory.MarkovProcess(start, p.transition, p.reward, p.horizon, p.terminal_reward, p.absorbing)
+        started = p.started_in(int(state))
+        np.testing.assert_array_equal(started.initial, start)
+        np.testing.assert_array_equal(
+            theory.policy_gradient(started, made.target), theory.policy_gradient(whole, made.target)
+        )
+        assert pickle.loads(pickle.dumps(started)).initial[state] == 1.0
+    # The original keeps its start, and the prompts' gradients average to its own.
+    assert np.count_nonzero(made.process.initial) > 3
+    parts = [
+        made.process.initial[s] * theory.policy_gradient(made.process.started_in(int(s)), made.target)
+        for s in np.flatnonzero(made.process.initial)
+    ]
+    np.testing.assert_allclose(sum(parts), theory.policy_gradient(made.process, made.target), atol=1e-14)
+    with pytest.raises(ValueError, match="state is -1; expected a whole number"):
+        made.process.started_in(-1)
+    with pytest.raises(ValueError, match="expected a whole number below S"):
+        made.process.started_in(made.process.states)

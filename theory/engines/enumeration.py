@@ -119,8 +119,8 @@ class _Accumulator:
         signals = token_signals(walk, block, problem)
         multiples, n = list(token_multiples(walk, block, problem, signals)), len(signals)
         state, action = walk.state[block.edge], walk.action[block.edge]
-        second = np.empty((count, n, n))
-        for o in range(n):
+        second = np.full((count, n, n), np.nan)
+        for o in range(0 if problem.mean_only else n):
             for q in range(o + 1):
                 inner = target.squared_norm_of_tokens(state, action, multiples[o], multiples[q])
                 second[:, o, q] = second[:, q, o] = np.bincount(bins, block.probability * inner, count)

@@ -38,6 +38,8 @@ class Problem:
     """Whether E[X_o X_o'] is wanted as a matrix, for the covariance."""
     position: int | None = None
     """Keep only what the token at this step contributes; None for all tokens."""
+    mean_only: bool = False
+    """Whether second moments are not wanted: they then are NaN, and cost nothing."""
 
     @cached_property
     def given(self) -> Mapping[str, Array]:

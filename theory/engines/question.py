@@ -46,6 +46,8 @@ class Question:
     """Keep only what the token at this step contributes to the estimator."""
     signal_tables: ResolvedSignal | None = None
     """The signal where it is known already: a baseline of all start states, kept when one of them is looked at."""
+    mean_only: bool = False
+    """Whether the second moment is not wanted: it then is NaN, and costs nothing."""
 
     def problem(self, *signals: ResolvedSignal, by_outcome: bool = False, outer: bool = False) -> Problem:
         """The engines' form of the question."""
@@ -53,16 +55,12 @@ class Question:
         cumulative = e.score == "cumulative"
         return Problem(
             self.process, self.target, self.behaviour, self.ratios, e.weight, signals, cumulative, by_outcome, outer,
-            self.position,
+            self.position, self.mean_only,
         )  # fmt: skip
 
     def from_start(self, state: int) -> Question:
         """The same question with one start state."""
-        p = self.process
-        initial = np.zeros(p.states)
-        initial[state] = 1.0
-        only = MarkovProcess(initial, p.transition, p.reward, p.horizon, p.terminal_reward, p.absorbing, p.discount)
-        return replace(self, process=only)
+        return replace(self, process=self.process.started_in(state))
 
     def resolved(self) -> ResolvedSignal:
         """The signal's tables; an optimal baseline is solved for, once."""
@@ -72,7 +70,7 @@ class Question:
     def _resolved(self) -> ResolvedSignal:
         signal = self.estimator.signal
         if signal.baseline == "optimal":
-            return with_baseline(signal, self.process, _optimal_baseline(replace(self, position=None)))
+            return with_baseline(signal, self.process, _optimal_baseline(replace(self, position=None, mean_only=False)))
         return resolve(signal, self.process, self.target, self.behaviour)
 
     @property
@@ -274,7 +272,7 @@ def _group_draw(asked: Question, engine: str, outer: bool) -> Draw:
     mean, second, matrix = np.zeros(P), 0.0, np.zeros((P, P)) if outer else None
     for state in np.flatnonzero(p.initial):
         categories = _categories(asked.from_start(int(state)), engine, outer)
-        m, s, o = group_moments(signal, categories, share_tokens)
+        m, s, o = group_moments(signal, categories, share_tokens, asked.mean_only)
         mean, second = mean + p.initial[state] * m, second + p.initial[state] * s
         if matrix is not None and o is not None:
             matrix = matrix + p.initial[state] * o

@@ -136,7 +136,7 @@ class _Run:
         # With one scalar that stays 1, E[u] = E[u u] and E[v] = E[u v]: they are kept once. Not where later tokens
         # multiply v, since E[v v] then grows so far beyond E[v] that its scale would take all digits of the mean.
         grows = self.slots.carries or self.factors.after is not None
-        self.shared = not grows and self.slots.scalars == 1
+        self.shared = not grows and self.slots.scalars == 1 and not problem.mean_only
         self._finish(0, np.where(p.absorbing, p.initial, 0.0), None)
         for t in range(self.horizon):
             self._advance(t)
@@ -163,8 +163,24 @@ class _Run:
     def _advance(self, t: int) -> None:
         A, B, C = self.slots.at(t)
         m, cells = self.moments, self.cells
-        new = _Moments([], [], [], [], [], None, m.log_scale, m.log_scale_second)
+        new = _Moments([], [], m.uu, m.uv, m.vv, None, m.log_scale, m.log_scale_second)
         nu, nv = self.slots.scalars, self.slots.vectors
+        if not self.problem.mean_only:
+            self._advance_second(new, A, B, C)
+        if self.shared:
+            new.u, new.v = new.uu[0], new.uv[0]
+        else:
+            new.u = [_sum(cells.push(a, m.u[x]) for a, x in _row(A, i)) for i in range(nu)]
+            new.v = [
+                _sum([cells.push_vectors(b, m.v[y]) for b, y in _row(B, j)])
+                + _sum([cells.inject(c, m.u[x]) for c, x in _row(C, j)])
+                for j in range(nv)
+            ]
+        self.mass = np.einsum("s,sat->t", self.mass, cells.step)
+        self.moments = self._rescaled(new)
+
+    def _advance_second(self, new: _Moments, A: Entries, B: Entries, C: Entries) -> None:
+        m, cells, nu, nv = self.moments, self.cells, self.slots.scalars, self.slots.vectors
         new.uu = [
             [_sum(cells.push(a * b, m.uu[x][y]) for a, x in _row(A, i) for b, y in _row(A, j)) for j in range(nu)]
             for i in range(nu)
@@ -179,17 +195,6 @@ class _Run:
             new.vv_outer = [
                 [self._vv_outer(_row(B, i), _row(C, i), _row(B, j), _row(C, j)) for j in range(nv)] for i in range(nv)
             ]
-        if self.shared:
-            new.u, new.v = new.uu[0], new.uv[0]
-        else:
-            new.u = [_sum(cells.push(a, m.u[x]) for a, x in _row(A, i)) for i in range(nu)]
-            new.v = [
-                _sum([cells.push_vectors(b, m.v[y]) for b, y in _row(B, j)])
-                + _sum([cells.inject(c, m.u[x]) for c, x in _row(C, j)])
-                for j in range(nv)
-            ]
-        self.mass = np.einsum("s,sat->t", self.mass, cells.step)
-        self.moments = self._rescaled(new)
 
     def _uv(self, a: _Row, b: _Row, c: _Row) -> Array:
         m, cells = self.moments, self.cells
@@ -250,9 +255,10 @@ class _Run:
             parts += [np.zeros((states.size, n, P, P))] if self.problem.outer else []
         else:
             v = np.stack([x[0, states] for x in m.v], axis=1)
-            vv = np.stack([np.stack([x[0, states] for x in row], axis=1) for row in m.vv], axis=1)
-            products = np.einsum("son,snm,sqm->soq", readout, vv, readout)
-            parts = [mass[states], _scaled(readout @ v, m.log_scale), _scaled(products, m.log_scale_second)]
+            products = np.full((states.size, n, n), np.nan)
+            if not self.problem.mean_only:
+                products = self._products(m, states, readout)
+            parts = [mass[states], _scaled(readout @ v, m.log_scale), products]
             if m.vv_outer is not None:
                 matrices = np.stack([np.stack([x[0, states] for x in row], axis=1) for row in m.vv_outer], axis=1)
                 products = np.einsum("son,snmpq,som->sopq", readout, matrices, readout)
@@ -263,6 +269,11 @@ class _Run:
             sums = [x[chosen].sum(axis=0) for x in parts]
             old = self.found.get((length, float(value)))
             self.found[length, float(value)] = sums if old is None else [x + y for x, y in zip(old, sums, strict=True)]
+
+    def _products(self, m: _Moments, states: NDArray[np.int64], readout: Array) -> Array:
+        """E[<X_o, X_q>] of the episodes that end in each of these states."""
+        vv = np.stack([np.stack([x[0, states] for x in row], axis=1) for row in m.vv], axis=1)
+        return _scaled(np.einsum("son,snm,sqm->soq", readout, vv, readout), m.log_scale_second)
 
     def _keep(self, alive: NDArray[np.bool_]) -> None:
         """Remove the episodes that ended."""
