@@ -16,7 +16,7 @@ from importlib.util import find_spec  # noqa: E402
 
 from benchmarks import report  # noqa: E402
 
-PARTS = ("tree", "horizon", "draws", "training")
+PARTS = ("tree", "horizon", "draws", "page", "training")
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -133,7 +133,7 @@ def test_quick_run_as_json(capsys):
     assert command.main(["--quick", "--json"]) == 0
     data = json.loads(capsys.readouterr().out)
     assert data["quick"]
-    assert len(data["rows"]) == 11
+    assert len(data["rows"]) == 13
     for row in data["rows"]:
         assert row["measured"] > 0.0
     timed = [row for row in data["rows"] if row["twin"] is not None and "TRL" not in row["twin_note"]]
@@ -148,4 +148,4 @@ def test_parts_are_chosen_by_name(capsys):
     assert len(names) == 5
     with pytest.raises(SystemExit):
         command.main(["trainin"])
-    assert "'trainin' is no part; expected tree, horizon, draws, training" in capsys.readouterr().err
+    assert "'trainin' is no part; expected tree, horizon, draws, page, training" in capsys.readouterr().err

@@ -34,7 +34,7 @@ def bias_and_spread(numbers: Numbers) -> go.Figure:
     """Relative bias beside relative standard deviation of one trajectory, a bar per weight."""
     figure = make_subplots(
         rows=1, cols=2, shared_yaxes=True, horizontal_spacing=0.04,
-        subplot_titles=("relative bias", "relative std. dev. of one trajectory"),
+        subplot_titles=("relative bias", "relative std. dev."),
     )  # fmt: skip
     known = _known(numbers)
     colors = [_color(w.label, known) for w in known]
@@ -42,7 +42,8 @@ def bias_and_spread(numbers: Numbers) -> go.Figure:
         figure.add_trace(
             go.Bar(
                 x=values, y=[w.label for w in known], orientation="h", marker_color=colors, showlegend=False,
-                text=[shown(v) for v in values], textposition="auto", hovertemplate="%{y}: %{x:.4g}<extra></extra>",
+                text=[shown(v) for v in values], textposition="auto", textangle=0,
+                hovertemplate="%{y}: %{x:.4g}<extra></extra>",
             ),
             1, column,
         )  # fmt: skip
@@ -94,7 +95,8 @@ def error_by_batch(numbers: Numbers, batch: int) -> go.Figure:
                 hovertemplate="n = %{x:.4g}: %{y:.4g}<extra>%{fullData.name}</extra>",
             )
         )  # fmt: skip
-    crossings = [(n, name) for n, name in numbers.winners() if 1.0 < n <= GREATEST_BATCH]
+    # The first one wins from the start.
+    crossings = [(n, name) for n, name in numbers.winners()[1:] if n <= GREATEST_BATCH]
     best = {w.label: w for w in known}
     figure.add_trace(
         go.Scatter(
@@ -147,7 +149,8 @@ def weight_by_position(numbers: Numbers) -> go.Figure:
         )  # fmt: skip
     figure.update_layout(**_PLAIN, legend=_LEGEND)
     figure.update_xaxes(title="position t of the token, from 1", dtick=1 if numbers.horizon <= 20 else None)
-    everything = [value for w in known for row in w.positions for value in (*row, lowest)]
+    # The lower edge counts where something stands there.
+    everything = [value or lowest for w in known for row in w.positions for value in row]
     figure.update_yaxes(title="weight c_t under μ", type="log", **_ticks(everything))
     return _said_if_empty(figure, known)
 
@@ -155,11 +158,11 @@ def weight_by_position(numbers: Numbers) -> go.Figure:
 def shown(value: float) -> str:
     """A number as the page has it: four digits; what is exact up to rounding is 0.
 
-    >>> shown(0.63144), shown(1e-14), shown(float("nan")), shown(31234.5)
-    ('0.6314', '0', 'undefined', '3.123e+04')
+    >>> shown(0.63144), shown(1e-14), shown(float("nan")), shown(float("inf")), shown(31234.5)
+    ('0.6314', '0', 'undefined', 'beyond float64', '3.123e+04')
     """
-    if math.isnan(value):
-        return "undefined"
+    if not math.isfinite(value):
+        return "undefined" if math.isnan(value) else "beyond float64"
     return "0" if abs(value) < EXACT else f"{value:.4g}"
 
 
@@ -191,7 +194,7 @@ def _said_if_empty(figure: go.Figure, known: Sequence[Any]) -> go.Figure:
 
 def _ticks(values: Sequence[float]) -> dict[str, Any]:
     """Marks of a logarithmic axis, in full (Plotly's own say 5 where they mean 0.5): decades, or finer ones."""
-    positive = [value for value in values if value > 0.0]
+    positive = [value for value in values if 0.0 < value < math.inf]
     if not positive:
         return {}
     low, high = min(positive), max(positive)
@@ -207,5 +210,5 @@ def _ticks(values: Sequence[float]) -> dict[str, Any]:
 
 def _lowest(known: Sequence[WeightNumbers]) -> float:
     """Where zeros stand: below everything else."""
-    values = [value for w in known for row in w.positions for value in row if value > 0.0]
+    values = [value for w in known for row in w.positions for value in row if 0.0 < value < math.inf]
     return min(values, default=1.0) / 2.0

@@ -7,6 +7,8 @@ from typing import Any
 
 from dash import html
 
+from testbed import spelling
+from testbed.environments import environment_cards
 from testbed.exploring.case import in_words
 from testbed.exploring.charts import EXACT, GREATEST_BATCH, shown
 from testbed.exploring.numbers import Numbers, WeightNumbers
@@ -42,22 +44,25 @@ def table(numbers: Numbers, state: State) -> Any:
             "step": shown(w.effective_step),
             "std": shown(w.relative_std),
             "mse": shown(_mse(w, state.batch)),
-            "zero": shown(w.share_zero),
+            "zero": "-" if w.beside else shown(w.share_zero),
         }
         rows.append(html.Tr(
-            [html.Td(text, id=f"cell-{i}-{name}") for name, text in cells.items()],
+            [html.Td(text, id=f"cell-{i}-{name}", title=_formula(w.label) if name == "weight" else "", className=name)
+             for name, text in cells.items()],
             className="best" if best is not None and w.label == best.label else "",
         ))  # fmt: skip
-    head = html.Tr([html.Th(text.replace(" n", f" n = {state.batch:,}") if key == "mse" else text)
+    head = html.Tr([html.Th(text.replace(" n", f" n = {state.batch:,}") if key == "mse" else text, className=key)
                     for key, text in COLUMNS.items()])  # fmt: skip
     return html.Table([html.Thead(head), html.Tbody(rows)])
 
 
 def facts(numbers: Numbers, state: State) -> list[Any]:
     """What holds for all weights, and which of them has the least error from where on."""
+    summary = f"{state.environment}: {environment_cards()[state.environment].summary}"
     if numbers.reason:
-        return []
+        return [html.P(summary)]
     text = [
+        summary,
         f"KL(μ‖π) = {numbers.kl:.4g} nats per token; expected return {numbers.expected_return:.4g}; "
         f"T = {numbers.horizon}; {in_words(numbers.trajectories)} trajectories. Every number is exact.",
     ]
@@ -83,8 +88,18 @@ def notes(numbers: Numbers, state: State, wrong: list[str]) -> list[Any]:
     size = max((w.least_batch for w in numbers.weights), default=1)
     if state.batch % size:
         found.append(f"{state.batch:,} trajectories are no whole number of draws of {size}: they have no error.")
-    found += dict.fromkeys(f"{w.label}: {w.beside}." for w in numbers.weights if w.beside)
+    beside: dict[str, list[str]] = {}
+    for w in numbers.weights:
+        if w.beside:
+            beside.setdefault(w.beside, []).append(w.label)
+    found += [f"{', '.join(labels)}: {why}." for why, labels in beside.items()]
     return [html.P(note) for note in found]
+
+
+def _formula(label: str) -> str:
+    """What a weight is, in a line."""
+    card = spelling.weight(label).card
+    return f"{card.summary} {card.formula}"
 
 
 def _mse(w: WeightNumbers, batch: int) -> float:

@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
+
 import theory
 from testbed.environments import environment_cards
 from testbed.exploring.state import State, length_option, options_of, weight_of, written
@@ -15,13 +17,16 @@ CLIPPED = ("minpro", "ppo_clip", "cispo", "gspo")
 """Weights that the page's clip applies to."""
 SIGNALS = (
     "target_advantage", "behaviour_advantage", "target_action_value", "behaviour_action_value", "reward_to_go",
-    "outcome", "outcome(baseline=expected_return)", "group(size=2)", "group(size=4)",
+    "outcome", "outcome(baseline=expected_return)", "group(size=2)", "group(size=4)", "group(size=8)",
 )  # fmt: skip
-CONTROLS = (
-    "environment", "length", "options", "drift", "drift_options", "kl", "weights", "low", "high", "signal", "batch",
-)  # fmt: skip
-LEAST_KL = -4.0
-"""The lower end of the slider, as a power of ten; it stands for zero too."""
+CONTROLS = {
+    "environment": "environment", "length": "length", "options": "other options", "drift": "drift",
+    "drift_options": "drift's options", "kl": "KL", "weights": "weights", "low": "clip: low", "high": "clip: high",
+    "signal": "signal", "batch": "n",
+}  # fmt: skip
+"""Name -> label."""
+KLS = (*(float(f"{digit}e{power}") for power in range(-4, 0) for digit in (1, 1.5, 2, 3, 5, 7)), 1.0)
+"""The places of the slider, in nats per token; its lower end stands for zero too."""
 
 
 def shown_by(state: State) -> dict[str, Any]:
@@ -36,7 +41,7 @@ def shown_by(state: State) -> dict[str, Any]:
         "options": written(others),
         "drift": state.drift,
         "drift_options": state.drift_options,
-        "kl": math.log10(state.kl) if state.kl else LEAST_KL,
+        "kl": float(np.interp(math.log(max(state.kl, KLS[0])), np.log(KLS), range(len(KLS)))),
         "weights": list(state.weights),
         "low": low,
         "high": None if math.isinf(high) else high,
@@ -56,7 +61,7 @@ def changed(state: State, asked: Mapping[str, Any]) -> tuple[State, list[str]]:
         try:
             state = _moved(state, name, value)
         except (ValueError, TypeError) as why:
-            wrong.append(f"{name}: {why}")
+            wrong.append(f"{CONTROLS[name]}: {why}")
     return state, wrong
 
 
@@ -74,9 +79,11 @@ def _moved(state: State, name: str, value: Any) -> State:
         return replace(state, drift=value, drift_options="")
     if name == "length":
         option = length_option(state.environment)
-        if option is None or value is None:
+        if option is None:
             return state
-        return replace(state, options=written({**options_of(state.environment, state.options), option: value}))
+        if not isinstance(value, (int, float)) or value < 1 or value != int(value):
+            raise ValueError(f"{option} is {'no number' if value is None else value}; expected a whole number from 1")
+        return replace(state, options=written({**options_of(state.environment, state.options), option: int(value)}))
     if name == "options":
         given = options_of(state.environment, value or "")
         option = length_option(state.environment)
@@ -84,7 +91,7 @@ def _moved(state: State, name: str, value: Any) -> State:
         length = {option: kept[option]} if option in kept and option not in given else {}
         return replace(state, options=written({**given, **length}))
     if name == "kl":
-        return replace(state, kl=float(f"{10.0 ** float(value):.3g}"))
+        return replace(state, kl=KLS[round(float(value))])
     if name == "batch":
         return replace(state, batch=round(2.0 ** float(value)))
     if name == "low":

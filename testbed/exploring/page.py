@@ -12,14 +12,14 @@ from testbed import drift
 from testbed.environments import environment_cards
 from testbed.exploring import charts
 from testbed.exploring.contents import facts, notes, table
-from testbed.exploring.controls import CONTROLS, LEAST_KL, SIGNALS, changed, offered, shown_by
+from testbed.exploring.controls import CONTROLS, KLS, SIGNALS, changed, offered, shown_by
 from testbed.exploring.numbers import Numbers, causes_of, numbers_of
 from testbed.exploring.state import State, from_query, length_option, to_query
 
 CHARTS = {
     "spread": (
         "Bias and variance",
-        "How far the expected estimate is from the gradient, and how much one estimate varies.",
+        "How far the expected estimate is from the gradient, and how much that of one trajectory varies.",
     ),
     "causes": (
         "Where the bias comes from",
@@ -35,6 +35,9 @@ CHARTS = {
         "A weight of zero stands at the lower edge.",
     ),
 }  # fmt: skip
+ADDRESS = (
+    "Options that no control has stand in the address: weights=token;truncated(cap=5), signal=group(size=3), kl=0.042."
+)
 # Plotly's own buttons would offer to send a chart elsewhere.
 _GRAPH = {"displaylogo": False, "modeBarButtons": [["toImage"]]}
 
@@ -114,8 +117,8 @@ def causes(query: str | None) -> dict[str, Any]:
 def _layout() -> Any:
     """The controls and places; the callback fills them from the address."""
 
-    def field(label: str, control: Any, name: str, width: str = "") -> Any:
-        inside = [html.Label(label, htmlFor=name, id=f"{name}-label"), control]
+    def field(name: str, control: Any, width: str = "") -> Any:
+        inside = [html.Label(CONTROLS[name], htmlFor=name, id=f"{name}-label"), control]
         # Dropdowns and sliders say their value alone; the group says whose value it is.
         return html.Div(inside, className=f"field {width}", role="group", **{"aria-labelledby": f"{name}-label"})
 
@@ -125,11 +128,13 @@ def _layout() -> Any:
     def text(name: str, such_as: str) -> Any:
         return dcc.Input(id=name, debounce=True, placeholder=such_as)
 
-    number = {"type": "number", "debounce": True}
-    decades = {i: f"{10.0**i:g}" for i in range(int(LEAST_KL), 1)}
+    def number(name: str, such_as: str = "") -> Any:
+        # Any number: what has no meaning is answered by a sentence, as it is in scripts.
+        return dcc.Input(id=name, type="number", step="any", debounce=True, placeholder=such_as)
+
+    decades = {i: f"{KLS[i]:g}" for i in range(0, len(KLS), 6)}
     powers = {0: "1", 4: "16", 8: "256", 12: "4k", 16: "65k", 20: "1M"}
-    kl = dcc.Slider(LEAST_KL, 0, 0.05, id="kl", marks=decades, allow_direct_input=False)
-    high = dcc.Input(id="high", min=0, step="any", placeholder="none", **number)
+    kl = dcc.Slider(0, len(KLS) - 1, 1, id="kl", marks=decades, allow_direct_input=False)
     batch = dcc.Slider(0, 20, 1, id="batch", marks=powers, allow_direct_input=False)
     return html.Main([
         dcc.Location(id="address", refresh=False),
@@ -138,17 +143,18 @@ def _layout() -> Any:
         html.P("Exact bias and variance of off-policy policy-gradient estimators: data come from the behaviour policy "
                "μ, the gradient is that of the policy π. The address holds the whole page: share it."),
         html.Div([
-            field("environment", choice(environment_cards(), "environment"), "environment"),
-            field("length", dcc.Input(id="length", min=1, step=1, **number), "length", "narrow"),
-            field("other options", text("options", "seed=1"), "options", "narrow"),
-            field("drift", choice(drift.kinds(), "drift"), "drift"),
-            field("drift's options", text("drift_options", "seed=1"), "drift_options", "narrow"),
-            field("KL", kl, "kl", "wide"),
-            field("weights", dcc.Dropdown(id="weights", multi=True), "weights", "widest"),
-            field("clip: low", dcc.Input(id="low", min=0, step="any", **number), "low", "narrow"),
-            field("clip: high", high, "high", "narrow"),
-            field("signal", choice(SIGNALS, "signal"), "signal", "wide"),
-            field("n", batch, "batch", "wide"),
+            field("environment", choice(environment_cards(), "environment")),
+            field("length", number("length"), "narrow"),
+            field("options", text("options", "seed=1"), "narrow"),
+            field("drift", choice(drift.kinds(), "drift")),
+            field("drift_options", text("drift_options", "seed=1"), "narrow"),
+            field("kl", kl, "wide"),
+            field("weights", dcc.Dropdown(id="weights", multi=True), "widest"),
+            field("low", number("low"), "narrow"),
+            field("high", number("high", "none"), "narrow"),
+            field("signal", choice(SIGNALS, "signal"), "wide"),
+            field("batch", batch, "wide"),
+            html.P(ADDRESS, className="field all"),
         ], id="controls"),
         html.Div(id="notes", role="status"),
         html.Div(id="facts"),

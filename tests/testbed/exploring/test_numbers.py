@@ -10,7 +10,7 @@ from testbed.exploring import charts
 from testbed.exploring.case import MOST_TRAJECTORIES, MOST_WORK, case_of, exact_moments, work_of
 from testbed.exploring.contents import notes, table
 from testbed.exploring.numbers import Numbers, WeightNumbers, causes_of, crossover, numbers_of, place_of
-from testbed.exploring.page import causes
+from testbed.exploring.page import answer, causes
 from testbed.exploring.state import State
 
 CASES = [
@@ -183,6 +183,40 @@ def test_what_the_page_says_beside_its_numbers():
     even = replace(odd, batch=6)
     cells = {cell.id: cell.children for cell in table(numbers_of(even), even).children[1].children[0].children}
     assert float(cells["cell-0-mse"]) > 0.0
+
+
+def test_what_is_beyond_float64_is_called_so_and_the_rest_is_shown():
+    state = State(environment="parity", options="horizon=500", kl=1.0)
+    numbers = numbers_of(state)
+    prefix = next(w for w in numbers.weights if w.label == "prefix")
+    assert np.isinf(prefix.relative_std)
+    page = answer(state, [])
+    cells = {c.id: c.children for row in page["table"].children[1].children for c in row.children}
+    assert "beyond float64" in cells.values()
+    token = [w.label for w in numbers.weights].index("token")
+    assert cells[f"cell-{token}-std"] == charts.shown(numbers.weights[token].relative_std)
+    for name in ("chart_spread", "chart_error", "chart_positions"):
+        assert page[name].to_json()
+    assert answer(State(environment="parity", kl=20.0), [])["table"] is not None
+
+
+def test_a_group_does_not_change_the_winner_where_it_begins():
+    numbers = numbers_of(State(signal="group(size=4)", options="depth=3"))
+    rings = next(t for t in charts.error_by_batch(numbers, 256).data if t.name == "the winner changes")
+    winners = numbers.winners()
+    assert winners[0][0] == 4.0
+    assert list(rings.x) == [n for n, _ in winners[1:] if n <= charts.GREATEST_BATCH]
+
+
+def test_a_note_that_several_weights_share_is_made_once():
+    state = State(environment="modular_sum", options="horizon=20", weights=("none", "token", "prefix"))
+    said = words(notes(numbers_of(state), state, []))
+    assert [text for text in said if "distribution" in text] == [
+        f"none, token, prefix: the weight's distribution is shown for at most {MOST_TRAJECTORIES:,} trajectories."
+    ]
+    cells = {c.id: c for row in table(numbers_of(state), state).children[1].children for c in row.children}
+    assert cells["cell-0-zero"].children == "-"
+    assert theory.weight("token").card.formula in cells["cell-1-weight"].title
 
 
 def test_the_chart_of_causes_has_the_causes():

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from testbed import drift
 from testbed.environments import environment_cards
-from testbed.exploring.controls import CLIPPED, CONTROLS, SIGNALS, changed, offered, shown_by
+from testbed.exploring.controls import CLIPPED, CONTROLS, KLS, SIGNALS, changed, offered, shown_by
 from testbed.exploring.page import answer
 from testbed.exploring.state import State, from_query, length_option, to_query, weight_of
 
@@ -105,7 +105,7 @@ def test_every_environment_has_a_page(name):
 
 def test_controls_change_what_they_name():
     expected = {
-        "kl": (-2, State(kl=0.01)),
+        "kl": (KLS.index(0.01), State(kl=0.01)),
         "batch": (3, State(batch=8)),
         "low": (None, State(clip=(0.0, 1.28))),
         "high": (None, State(clip=(0.8, math.inf))),
@@ -125,6 +125,26 @@ def test_controls_change_what_they_name():
     assert "nearest known name is 'seed'" in wrong[0]
     # An option written down does not undo the length beside it.
     assert changed(State(options="depth=3"), {"options": "seed=2"})[0].options == "seed=2, depth=3"
+
+
+@pytest.mark.parametrize("value", [0, 2.5, -3, None, 1e9])
+def test_a_length_without_meaning_is_said_and_changes_nothing(value):
+    state, wrong = changed(State(), {"length": value})
+    assert state == State()
+    assert wrong[0].startswith("length: ")
+    assert "expected" in wrong[0]
+
+
+def test_bounds_without_meaning_are_said():
+    state, wrong = changed(State(), {"low": -1.0})
+    assert state == State()
+    assert wrong == ["clip: low: clip is (-1.0, 1.28); expected two bounds of the ratio, 0 <= low <= high"]
+
+
+def test_the_slider_reaches_the_divergences_of_the_sweep_and_shows_others_between():
+    assert {0.01, 0.03, 0.1, 0.3} < set(KLS)
+    assert [shown_by(State(kl=kl))["kl"] for kl in (*KLS[:3], 0.0)] == [0.0, 1.0, 2.0, 0.0]
+    assert KLS.index(0.03) < shown_by(State(kl=0.042))["kl"] < KLS.index(0.05)
 
 
 @given(states)
