@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields
 from typing import Any
@@ -133,8 +134,8 @@ def _signals() -> tuple[Entry, ...]:
         )
         for card in theory.signal_cards().values()
     ]
-    text = inspect.cleandoc(theory.group.__doc__ or "").split("Raises:")[0]
-    summary, _, rest = text.partition("\n\n")
+    text = inspect.cleandoc(theory.group.__doc__ or "")
+    summary, _, rest = re.split(r"^(?:Raises:|>>>)", text, maxsplit=1, flags=re.MULTILINE)[0].partition("\n\n")
     options = inspect.signature(theory.group).parameters.values()
     named = ", ".join(p.name if p.default is p.empty else f"{p.name}={_shown(p.default)}" for p in options)
     return (*entries, Entry("group", _line(summary), (("options", named), ("details", _line(rest)))))

@@ -36,6 +36,11 @@ def test_the_committed_file_is_what_the_generator_writes(text):
     assert found is None, f"{COMMITTED.name} is not what the registries say; run `{COMMAND}`: {found}"
 
 
+def test_examples_of_docstrings_are_no_part_of_it(text):
+    assert ">>>" not in text
+    assert "A group of equal returns contributes zero" in text  # the last sentence before them
+
+
 def test_a_changed_card_makes_it_differ(monkeypatch):
     """The control: one word in one card is enough, and so is a weight more."""
     family = FAMILIES["token"]
