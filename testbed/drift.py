@@ -49,7 +49,7 @@ class Drifted:
 def kinds() -> dict[str, str]:
     """Every kind of drift and its card: what it does, what its strength means, and its options, in one line.
 
-    >>> sorted(kinds())
+    >>> sorted(testbed.drift.kinds())
     ['mixture', 'noise', 'rounding', 'staleness', 'temperature', 'top_k', 'top_p']
     """
     return {name: kind.card for name, kind in sorted(KINDS.items())}
@@ -77,7 +77,7 @@ def apply(
         **options: of the kind, see its card.
 
     >>> bandit = theory.MarkovProcess([1.0], [[[1.0], [1.0], [1.0]]], [[0.0, 1.0, 2.0]], horizon=1)
-    >>> _, nucleus = apply("top_p", bandit, theory.SoftmaxPolicy(np.log([[0.6, 0.3, 0.1]])), p=0.9)
+    >>> _, nucleus = testbed.drift.apply("top_p", bandit, theory.SoftmaxPolicy(np.log([[0.6, 0.3, 0.1]])), p=0.9)
     >>> nucleus.probabilities.round(6)
     array([[0.666667, 0.333333, 0.      ]])
 
@@ -104,10 +104,8 @@ def measured(
 ) -> Drifted:
     """The pair of `apply`, with its exact divergence and lost mass.
 
-    >>> import numpy as np
-    >>> from theory import MarkovProcess, SoftmaxPolicy
     >>> bandit = theory.MarkovProcess([1.0], [[[1.0], [1.0]]], [[0.0, 1.0]], horizon=1)
-    >>> cut = measured("top_p", bandit, theory.SoftmaxPolicy(np.log([[0.9, 0.1]])), p=0.5)
+    >>> cut = testbed.drift.measured("top_p", bandit, theory.SoftmaxPolicy(np.log([[0.9, 0.1]])), p=0.5)
     >>> round(cut.kl, 6), round(cut.lost_mass, 6)
     (0.105361, 0.1)
 
@@ -156,10 +154,10 @@ def at(
             nearest divergences below and above with their strengths. It is a ValueError.
 
     >>> bandit = theory.MarkovProcess([1.0], [[[1.0], [1.0]]], [[0.0, 1.0]], horizon=1)
-    >>> drifted = at("mixture", bandit, theory.SoftmaxPolicy(np.log([[0.9, 0.1]])), kl=0.1)
+    >>> drifted = testbed.drift.at("mixture", bandit, theory.SoftmaxPolicy(np.log([[0.9, 0.1]])), kl=0.1)
     >>> round(drifted.kl, 9), round(drifted.strength, 3)
     (0.1, 0.392)
-    >>> cut = at("top_p", bandit, theory.SoftmaxPolicy(np.log([[0.9, 0.1]])), kl=0.1, nearest=True)
+    >>> cut = testbed.drift.at("top_p", bandit, theory.SoftmaxPolicy(np.log([[0.9, 0.1]])), kl=0.1, nearest=True)
     >>> round(cut.kl, 6), round(cut.lost_mass, 9)  # -log 0.9
     (0.105361, 0.1)
     """

@@ -63,10 +63,9 @@ def mixed_versions(
         ValueError: shapes disagree, switches that do not ascend within the horizon, a tabular target that never takes
             some action, or an unrolled process or policy of over 2e7 numbers.
 
-    >>> import testbed
     >>> env = testbed.environment("parity")
     >>> older = [theory.SoftmaxPolicy(env.target.logits * c) for c in (0.5, 0.8)]
-    >>> m = mixed_versions(env.process, env.target, older, switches=[3])
+    >>> m = testbed.mixed_versions(env.process, env.target, older, switches=[3])
     >>> estimator = theory.Estimator("prefix", "target_advantage")
     >>> theory.moments(m.process, m.target, m.behaviour, estimator).relative_bias < 1e-12
     True

@@ -86,9 +86,9 @@ def optimal_baseline(
         per: "constant", "state" or "parameter".
         group_size: of the leave-one-out baseline it is compared with.
 
-    >>> bandit = MarkovProcess([1.0], [[[1.0], [1.0]]], [[0.0, 1.0]], horizon=1)
-    >>> pi = SoftmaxPolicy(np.log([[0.8, 0.2]]))
-    >>> best = optimal_baseline(bandit, pi, pi, Estimator("token", "outcome"))
+    >>> bandit = theory.MarkovProcess([1.0], [[[1.0], [1.0]]], [[0.0, 1.0]], horizon=1)
+    >>> pi = theory.SoftmaxPolicy(np.log([[0.8, 0.2]]))
+    >>> best = theory.optimal_baseline(bandit, pi, pi, theory.Estimator("token", "outcome"))
     >>> round(float(best.baseline), 6), round(abs(best.variance), 6)  # two arms: 1 - pi of the arm with the reward
     (0.8, 0.0)
 

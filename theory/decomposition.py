@@ -103,13 +103,29 @@ def decompose(
     the truth loses with the trajectories that mu cannot give, whose true weights nothing can put back. `old` and `lag`
     are as in `theory.moments`.
 
-    >>> import numpy as np
-    >>> process = MarkovProcess([1.0], [[[1.0], [1.0]]], [[0.0, 1.0]], horizon=2)  # two tokens, a reward for each 1
-    >>> pi = SoftmaxPolicy(np.log([[0.5, 0.5]]))
-    >>> mu = SoftmaxPolicy(np.log([[0.8, 0.2]]))
-    >>> parts = decompose(process, pi, mu, Estimator("none", "target_advantage"))
-    >>> {name: round(float(np.linalg.norm(part)), 6) for name, part in parts.terms.items()}
-    {'occupancy': 0.0, 'action': 0.0, 'continuation': 0.0, 'truncation': 0.0, 'baseline_leak': 0.0, 'reduction': 0.0}
+    Args:
+        process: the environment.
+        target: pi, the policy that is differentiated.
+        behaviour: mu, the policy that generates the trajectories.
+        estimator: whose bias it is.
+        engine: "recursion", "enumeration", or "auto", the cheaper one that can.
+        order: of the substitutions.
+        missing_support: "raise" or "allow".
+        old: pi_old, for weights that tell three policies apart.
+        lag: number of updates between the policy that drew a token and the target.
+
+    >>> transition = np.zeros((3, 2, 3))
+    >>> transition[0, 0, 1] = transition[0, 1, 2] = 1  # the state is the first token,
+    >>> transition[1:, :, 0] = 1
+    >>> process = theory.MarkovProcess([1, 0, 0], transition, [[0, 0], [1, 0], [0, 1]], horizon=2)  # to be repeated
+    >>> pi = theory.SoftmaxPolicy(np.log([[0.5, 0.5], [0.9, 0.1], [0.2, 0.8]]))
+    >>> mu = theory.SoftmaxPolicy(np.log([[0.8, 0.2], [0.5, 0.5], [0.5, 0.5]]))
+    >>> parts = theory.decompose(process, pi, mu, theory.Estimator("token", "outcome"))
+    >>> length = {name: float(np.linalg.norm(part)) for name, part in parts.terms.items()}
+    >>> {name: round(value, 3) for name, value in length.items() if value > 1e-12}
+    {'occupancy': 0.078, 'continuation': 0.035}
+    >>> np.allclose(sum(parts.terms.values()), parts.bias)
+    True
 
     Raises:
         ValueError: as `theory.moments`; an order that is not possible; engine "sampling", which has no exact terms.

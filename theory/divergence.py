@@ -92,8 +92,8 @@ def divergences(
     Raises:
         ValueError: a policy's shape is not (S, A) of the process.
 
-    >>> coin = MarkovProcess([1.0], [[[1.0], [1.0]]], [[0.0, 0.0]], horizon=2)
-    >>> d = divergences(coin, SoftmaxPolicy([[0.0, 0.0]]), SoftmaxPolicy(np.log([[0.8, 0.2]])))
+    >>> coin = theory.MarkovProcess([1.0], [[[1.0], [1.0]]], [[0.0, 0.0]], horizon=2)
+    >>> d = theory.divergences(coin, theory.SoftmaxPolicy([[0.0, 0.0]]), theory.SoftmaxPolicy(np.log([[0.8, 0.2]])))
     >>> round(d.token.kl_behaviour_target, 6), round(d.sequence.kl_behaviour_target, 6)  # 0.8 log 1.6 + 0.2 log 0.4
     (0.192745, 0.38549)
     >>> round(d.sequence.total_variation, 6)  # 0.8^2 - 0.5^2

@@ -49,7 +49,7 @@ def reduction(name: str | Reduction, *, batch: int | None = None) -> Reduction:
     the weight couples the trajectories of a batch (`Card.couples_batch`). With a batch, `theory.moments` gives the
     moments of one batch's estimator. A reduction that is already made is returned as it is.
 
-    >>> reduction("token_mean", batch=8)
+    >>> theory.reduction("token_mean", batch=8)
     Reduction(name='token_mean', batch=8)
 
     Raises:
@@ -74,7 +74,7 @@ class Estimator:
         reduction: "sum", "length_mean", "constant", or "token_mean" (`theory.reduction("token_mean", batch=8)`; with a
             group signal the batch is the group).
 
-    >>> Estimator(weight="minpro", signal="target_advantage").label
+    >>> theory.Estimator(weight="minpro", signal="target_advantage").label
     'minpro x target_advantage'
 
     Raises:

@@ -19,11 +19,13 @@ def policy_gradient(process: MarkovProcess, target: SoftmaxPolicy) -> Array:
     (policy gradient theorem, Sutton et al. 1999, theorem 1, for a finite horizon). Where every component is within
     what rounding of the action values can make of zero, it is zero.
 
-    >>> import numpy as np
-    >>> process = MarkovProcess([1.0], [[[1.0], [1.0]]], [[0.0, 1.0]], horizon=2)  # two tokens, a reward for each 1
-    >>> pi = SoftmaxPolicy(np.log([[0.5, 0.5]]))
-    >>> policy_gradient(process, pi).round(12)
+    >>> process = theory.MarkovProcess([1.0], [[[1.0], [1.0]]], [[0.0, 1.0]], horizon=2)  # a reward for each token 1
+    >>> pi = theory.SoftmaxPolicy(np.log([[0.5, 0.5]]))
+    >>> theory.policy_gradient(process, pi).round(12)
     array([-0.5,  0.5])
+
+    Raises:
+        ValueError: the policy has other states or actions than the process.
     """
     v = values(process, target)
     alive = np.where(process.absorbing, 0.0, _discounts(process)[:, None] * v.occupancy[:-1])
@@ -38,6 +40,14 @@ def performance_difference(process: MarkovProcess, target: SoftmaxPolicy, behavi
     """J(pi) - J(mu) = sum over t, s, a of discount^t P_pi(s_t = s) pi(a|s) A^mu_t(s, a).
 
     Kakade & Langford 2002, lemma 6.1, for a finite horizon.
+
+    >>> process = theory.MarkovProcess([1.0], [[[1.0], [1.0]]], [[0.0, 1.0]], horizon=2)  # a reward for each token 1
+    >>> pi, mu = theory.SoftmaxPolicy(np.log([[0.5, 0.5]])), theory.SoftmaxPolicy(np.log([[0.8, 0.2]]))
+    >>> round(theory.performance_difference(process, pi, mu), 12)  # 2 (0.5 - 0.2)
+    0.6
+
+    Raises:
+        ValueError: a policy has other states or actions than the process.
     """
     check_policy(process, target, "target")
     occupancy = occupancies(process, target)[:-1]

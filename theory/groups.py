@@ -84,9 +84,16 @@ def group(size: int, centre: str = "mean", scale: str = "std", *, ddof: int = 1,
     A group of equal returns contributes zero wherever something is subtracted or divided by the deviation.
     Sources: GRPO arXiv 2402.03300, Dr.GRPO arXiv 2503.20783, RLOO arXiv 2402.14740.
 
-    >>> group(size=8).label
+    Args:
+        size: G, trajectories of one prompt.
+        centre: "mean", "leave_one_out" or "none".
+        scale: "std" or "none".
+        ddof: of the standard deviation; 1 for the sample's.
+        epsilon: added to the standard deviation.
+
+    >>> theory.group(size=8).label
     'group(size=8, centre=mean, scale=std)'
-    >>> group(size=4, centre="leave_one_out", scale="none").label
+    >>> theory.group(size=4, centre="leave_one_out", scale="none").label
     'group(size=4, centre=leave_one_out, scale=none)'
 
     Raises:

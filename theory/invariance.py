@@ -175,11 +175,11 @@ def baseline_leak(
         ValueError: policies and process disagree, support is missing, an unknown name, a baseline of another shape, a
             group signal under a weight that looks at its sign, or an engine that cannot take the problem.
 
-    >>> coin = MarkovProcess([1.0, 0.0], [[[0.0, 1.0]] * 2, [[0.0, 1.0]] * 2], [[1.0, 0.0]] * 2, horizon=1)
-    >>> policies = SoftmaxPolicy(np.log([[0.8, 0.2]] * 2)), SoftmaxPolicy(np.zeros((2, 2)))
-    >>> baseline_leak(coin, *policies, "none").leak[:2].round(12)  # mu - pi
+    >>> coin = theory.MarkovProcess([1.0, 0.0], [[[0.0, 1.0]] * 2, [[0.0, 1.0]] * 2], [[1.0, 0.0]] * 2, horizon=1)
+    >>> policies = theory.SoftmaxPolicy(np.log([[0.8, 0.2]] * 2)), theory.SoftmaxPolicy(np.zeros((2, 2)))
+    >>> theory.baseline_leak(coin, *policies, "none").leak[:2].round(12)  # mu - pi
     array([-0.3,  0.3])
-    >>> baseline_leak(coin, *policies, "token").size < 1e-15
+    >>> theory.baseline_leak(coin, *policies, "token").size < 1e-15
     True
     """
     table = _checked(process, target, behaviour, missing_support, old, lag)

@@ -136,9 +136,9 @@ def kl_penalty(
         ValueError: policies and process disagree, support is missing, an unknown name, a weight that has no meaning
             here, or an engine that cannot take the problem.
 
-    >>> coin = MarkovProcess([1.0, 0.0], [[[0.0, 1.0]] * 2, [[0.0, 1.0]] * 2], [[0.0, 0.0]] * 2, horizon=1)
-    >>> pi, ref = SoftmaxPolicy(np.log([[0.8, 0.2]] * 2)), SoftmaxPolicy(np.zeros((2, 2)))
-    >>> k1, k2, k3 = (kl_penalty(coin, pi, ref, estimator=k) for k in ("k1", "k2", "k3"))
+    >>> coin = theory.MarkovProcess([1.0, 0.0], [[[0.0, 1.0]] * 2, [[0.0, 1.0]] * 2], [[0.0, 0.0]] * 2, horizon=1)
+    >>> pi, ref = theory.SoftmaxPolicy(np.log([[0.8, 0.2]] * 2)), theory.SoftmaxPolicy(np.zeros((2, 2)))
+    >>> k1, k2, k3 = (theory.kl_penalty(coin, pi, ref, estimator=k) for k in ("k1", "k2", "k3"))
     >>> [round(k.value, 6) for k in (k1, k2, k3)]  # the KL is 0.8 log 1.6 + 0.2 log 0.4
     [0.192745, 0.17232, 0.192745]
     >>> [round(float(k.mean[0]), 6) for k in (k1, k2, k3)]  # that of the KL is 0.8 0.2 log 4

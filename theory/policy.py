@@ -33,7 +33,7 @@ class SoftmaxPolicy:
     Raises:
         ValueError: logits are NaN or +inf, a state has no action left, or shapes disagree.
 
-    >>> SoftmaxPolicy([[0.0, 0.0]]).probabilities
+    >>> theory.SoftmaxPolicy([[0.0, 0.0]]).probabilities
     array([[0.5, 0.5]])
     """
 

@@ -42,8 +42,8 @@ class MarkovProcess:
 
     Args:
         initial: (S,) start distribution.
-        transition: (S, A, S), rows sum to 1; a dense array, or a scipy.sparse matrix of shape (S*A, S) with row s*A +
-        a.
+        transition: (S, A, S), rows sum to 1; a dense array, or a scipy.sparse matrix of shape (S*A, S) whose row is
+            s*A + a.
         reward: (S, A) or (S, A, S), paid on the step.
         horizon: T >= 1.
         terminal_reward: (S,), paid once on the state in which the episode ends; default zero.
@@ -54,7 +54,7 @@ class MarkovProcess:
         ValueError: shapes disagree, rows do not sum to one, a probability is negative, a reward is not finite, the
             horizon is not a positive integer, or the discount lies outside [0, 1].
 
-    >>> coin = MarkovProcess([1.0, 0.0], [[[0.5, 0.5]], [[0.0, 1.0]]], [[1.0], [0.0]], horizon=2)
+    >>> coin = theory.MarkovProcess([1.0, 0.0], [[[0.5, 0.5]], [[0.0, 1.0]]], [[1.0], [0.0]], horizon=2)
     >>> coin.states, coin.actions, coin.horizon
     (2, 1, 2)
     """

@@ -70,7 +70,7 @@ CARDS = {card.name: card for card in _CARDS}
 def signal_cards() -> dict[str, SignalCard]:
     """Every signal that has a name: name -> card. Group-relative ones are made by `theory.group`.
 
-    >>> sorted(signal_cards())[:2]
+    >>> sorted(theory.signal_cards())[:2]
     ['behaviour_action_value', 'behaviour_advantage']
     """
     return dict(CARDS)
@@ -125,7 +125,7 @@ def signal(name: str | Signal, *, baseline: str | float | None = None, per_state
             it stands in; Greensmith et al. 2004, with the exact covariance in place of their bound).
         per_state: with baseline="optimal", one number per state instead of one for all.
 
-    >>> signal("outcome", baseline="expected_return").label
+    >>> theory.signal("outcome", baseline="expected_return").label
     'outcome(baseline=expected_return)'
 
     Raises:

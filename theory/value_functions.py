@@ -48,12 +48,11 @@ def values(process: MarkovProcess, policy: SoftmaxPolicy) -> Values:
     Q_t(s,a) = r(s,a) + discount sum over s' of P(s'|s,a) V_{t+1}(s'),  V_t(s) = sum over a of pi(a|s) Q_t(s,a),
     V_T = terminal_reward (Sutton & Barto 2018, eq. 4.3 and 4.4, for a finite horizon).
 
-    >>> import numpy as np
-    >>> process = MarkovProcess([1.0], [[[1.0], [1.0]]], [[0.0, 1.0]], horizon=2)  # two tokens, a reward for each 1
-    >>> pi = SoftmaxPolicy(np.log([[0.5, 0.5]]))
-    >>> values(process, pi).expected_return
+    >>> process = theory.MarkovProcess([1.0], [[[1.0], [1.0]]], [[0.0, 1.0]], horizon=2)  # a reward for each token 1
+    >>> pi = theory.SoftmaxPolicy(np.log([[0.5, 0.5]]))
+    >>> theory.values(process, pi).expected_return
     1.0
-    >>> values(process, pi).advantage[0]
+    >>> theory.values(process, pi).advantage[0]
     array([[-0.5,  0.5]])
 
     Raises:

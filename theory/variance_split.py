@@ -107,8 +107,18 @@ def group_variance(
     whole group. The conditional mean of RLOO does not depend on G, so neither does its part between prompts; that of
     Dr.GRPO shrinks by ((G - 1) / G)^2. A baseline "expected_return" or "optimal" stays that of all prompts.
 
-    `old` and `lag` are as in `theory.moments`. An exact engine answers once per prompt. For processes with one start
-    state `between` is zero.
+    An exact engine answers once per prompt. For processes with one start state `between` is zero.
+
+    Args:
+        process: the environment.
+        target: pi, the policy that is differentiated.
+        behaviour: mu, the policy that generates the trajectories.
+        estimator: whose variance it is.
+        engine: "recursion", "enumeration", or "auto", the cheaper one that can.
+        missing_support: "raise" or "allow", as in `theory.moments`.
+        most_trajectories: enumeration refuses larger trees.
+        old: pi_old, for weights that tell three policies apart.
+        lag: number of updates between the policy that drew a token and the target.
 
     Raises:
         ValueError: as `theory.moments`; engine "sampling", which has no exact parts; or a reduction over a batch

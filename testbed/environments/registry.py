@@ -122,7 +122,7 @@ class Environment:
 def environment(name: str, **options: Any) -> Environment:
     """An environment by its registered name, with options.
 
-    >>> environment("parity", horizon=6).label
+    >>> testbed.environment("parity", horizon=6).label
     'parity(horizon=6)'
 
     Raises:
@@ -138,7 +138,7 @@ def environment(name: str, **options: Any) -> Environment:
 def environment_cards() -> dict[str, EnvironmentCard]:
     """The registry: name -> card.
 
-    >>> environment_cards()["parity"].knob
+    >>> testbed.environment_cards()["parity"].knob
     'horizon'
     """
     return {name: entry.card for name, entry in sorted(BUILDERS.items())}

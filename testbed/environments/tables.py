@@ -49,8 +49,7 @@ def trajectory_count(process: MarkovProcess) -> int:
     N_T(s) = 1, and N_t(s) = sum over a and s' with P(s'|s,a) > 0 of N_{t+1}(s'); 1 in absorbing states.
     Python integers: the count of a long episode overflows 64 bits.
 
-    >>> from testbed.environments.registry import environment
-    >>> trajectory_count(environment("parity", horizon=10).process)
+    >>> trajectory_count(testbed.environment("parity", horizon=10).process)
     1024
     """
     pairs = list(zip(process.edges.state.tolist(), process.edges.next_state.tolist(), strict=True))

@@ -20,7 +20,7 @@ def claim_names() -> tuple[str, ...]:
 def claim(name: str) -> Claim:
     """A claim by its name.
 
-    >>> claim("truncated_sequence_ratio_is_unbiased").recorded.verdict
+    >>> testbed.claim("truncated_sequence_ratio_is_unbiased").recorded.verdict
     'fails'
 
     Raises:

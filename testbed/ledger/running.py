@@ -56,7 +56,7 @@ def verify(
         workers: local processes of one thread each; default one per core, 0 computes here.
         progress: called with the numbers of claims done and of all.
 
-    >>> (settled,) = verify("gspo_ratio_is_an_importance_weight")
+    >>> (settled,) = testbed.verify("gspo_ratio_is_an_importance_weight")
     >>> settled.finding.verdict, settled.deviations
     ('fails', ())
 

@@ -65,6 +65,7 @@ def solution(name: str) -> Any:
     It is what the checker compares with. Where many answers are right, as with losses and weights, it is one of them,
     and `inspect.getsource` shows it. How a number is found stands in the module `testbed.lessons.lesson_N`.
 
+    >>> from testbed.lessons import solution
     >>> solution("2.4"), solution("5.4")
     (7, 'token')
 
@@ -80,6 +81,7 @@ def solution(name: str) -> Any:
 def exercise_names() -> list[str]:
     """Every exercise, in the order of the lessons.
 
+    >>> from testbed.lessons import exercise_names
     >>> exercise_names()[:3], exercise_names()[-1]
     (['1.1', '1.2', '1.3'], '10.3')
     """

@@ -135,7 +135,7 @@ def _signals() -> tuple[Entry, ...]:
         for card in theory.signal_cards().values()
     ]
     text = inspect.cleandoc(theory.group.__doc__ or "")
-    summary, _, rest = re.split(r"^(?:Raises:|>>>)", text, maxsplit=1, flags=re.MULTILINE)[0].partition("\n\n")
+    summary, _, rest = re.split(r"^(?:Args:|Raises:|>>>)", text, maxsplit=1, flags=re.MULTILINE)[0].partition("\n\n")
     options = inspect.signature(theory.group).parameters.values()
     named = ", ".join(p.name if p.default is p.empty else f"{p.name}={_shown(p.default)}" for p in options)
     return (*entries, Entry("group", _line(summary), (("options", named), ("details", _line(rest)))))

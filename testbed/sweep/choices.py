@@ -13,7 +13,7 @@ from typing import Any
 class Choice:
     """A registered name and the options that differ from its defaults.
 
-    >>> Choice("minpro", {"clip": [0.8, 1.28]}).label
+    >>> testbed.Choice("minpro", {"clip": [0.8, 1.28]}).label
     'minpro(clip=(0.8, 1.28))'
     """
 

@@ -44,8 +44,10 @@ class Sweep:
     An option that is a list of values stands for one entry per value, as in `{"name": "truncated", "cap": [2, 5, 10]}`;
     a list that is one value, as in `clip=[0.8, 1.28]`, stays one.
 
-    >>> sweep = Sweep(environments=["parity"], drifts=["noise"], weights=["token"], signals=["outcome"], kl=[0.1])
-    >>> sweep == Sweep.read(sweep.to_toml())
+    >>> sweep = testbed.Sweep(
+    ...     environments=["parity"], drifts=["noise"], weights=["token"], signals=["outcome"], kl=[0.1]
+    ... )
+    >>> sweep == testbed.Sweep.read(sweep.to_toml())
     True
 
     Raises:
@@ -176,7 +178,7 @@ _NAME = re.compile(r"[a-zA-Z0-9_-][a-zA-Z0-9_.-]*")
 def default_sweep() -> Sweep:
     """The sweep that `testbed sweep` runs when no file is named.
 
-    >>> default_sweep().kl
+    >>> testbed.default_sweep().kl
     (0.01, 0.03, 0.1, 0.3)
     """
     return packaged_sweep("default")

@@ -1,5 +1,6 @@
 """The documentation is built without warnings, and everything public is on one of its pages."""
 
+import doctest
 import importlib
 import importlib.util
 import inspect
@@ -11,7 +12,11 @@ import zlib
 from collections import Counter
 from pathlib import Path
 
+import numpy as np
 import pytest
+
+import testbed
+import theory
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
@@ -60,6 +65,34 @@ def test_docstrings_say_what_can_be_raised(module, name):
     assert text.splitlines()[0].rstrip().endswith((".", ":", "?", "!")), "the first line is a sentence"
     if inspect.isfunction(value) and re.search(r"^    raise ValueError", inspect.getsource(value), re.MULTILINE):
         assert "Raises:" in text
+
+
+def examples():
+    for module, name in sorted(placed()):
+        value = getattr(importlib.import_module(module), name)
+        if callable(value):
+            for test in doctest.DocTestFinder().find(value, name, globs={}):
+                if test.examples:
+                    yield module, test
+
+
+@pytest.mark.parametrize(("module", "test"), [*examples()], ids=lambda x: getattr(x, "name", x))
+def test_an_example_can_be_pasted(module, test):
+    """It needs nothing but what the pages say it does: NumPy and the two packages, and all of testbed.arithmetic."""
+    test.globs = {"np": np, "theory": theory, "testbed": testbed}
+    if module == "testbed.arithmetic":
+        exec("import torch\nfrom testbed.arithmetic import *", test.globs)
+    assert doctest.DocTestRunner(verbose=False).run(test, out=lambda text: None).failed == 0
+
+
+def test_the_central_functions_have_examples_that_a_stub_would_fail():
+    shown = {test.name: test for _, test in examples()}
+    for name in ("moments", "decompose", "policy_gradient", "values", "divergences", "at", "MarkovProcess"):
+        assert name in shown
+    # The control: numbers that are all zero, or all one, would say nothing.
+    for name in ("moments", "decompose"):
+        printed = " ".join(example.want for example in shown[name].examples)
+        assert len({float(x) for x in re.findall(r"\d+\.\d+", printed)} - {0.0, 1.0}) >= 2
 
 
 @pytest.fixture(scope="module")

@@ -133,7 +133,7 @@ CARDS = {card.name: card for card in _CARDS}
 def critic_cards() -> dict[str, CriticCard]:
     """Every method of `theory.critic_moments`: name -> card.
 
-    >>> sorted(critic_cards())[:3]
+    >>> sorted(theory.critic_cards())[:3]
     ['acer', 'action_baseline', 'doubly_robust']
     """
     return dict(CARDS)

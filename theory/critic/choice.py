@@ -98,12 +98,12 @@ def critic_moments(
             not take, tables of a wrong shape, a ratio, a mean or (when it is read) a covariance beyond float64, or a
             problem that is too large.
 
-    >>> from theory import MarkovProcess, SoftmaxPolicy
-    >>> coin = MarkovProcess([1.0], [[[1.0], [1.0]]], [[1.0, 0.0]], horizon=3)
-    >>> pi, mu = SoftmaxPolicy([[0.0, 0.0]]), SoftmaxPolicy([[0.0, 1.0]])
-    >>> [critic_moments(coin, pi, mu, "doubly_robust", critic).mean.round(12).tolist() for critic in ("target", "zero")]
+    >>> coin = theory.MarkovProcess([1.0], [[[1.0], [1.0]]], [[1.0, 0.0]], horizon=3)
+    >>> pi, mu = theory.SoftmaxPolicy([[0.0, 0.0]]), theory.SoftmaxPolicy([[0.0, 1.0]])
+    >>> both = [theory.critic_moments(coin, pi, mu, "doubly_robust", critic) for critic in ("target", "zero")]
+    >>> [m.mean.round(12).tolist() for m in both]
     [[0.75, -0.75], [0.75, -0.75]]
-    >>> [round(critic_moments(coin, pi, mu, "doubly_robust", c).variance, 3) for c in ("target", "zero")]
+    >>> [round(m.variance, 3) for m in both]
     [0.0, 9.484]
     """
     card = CARDS[checks.known_name("method", method, CARDS)]

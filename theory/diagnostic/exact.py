@@ -48,8 +48,8 @@ def diagnostics(
         signal: whose sign the weight looks at, for weights that do; NaN for group-relative ones and optimal baselines.
         clip: bounds of the ratio of a token, for the clip fractions.
 
-    >>> coin = MarkovProcess([1.0], [[[1.0], [1.0]]], [[0.0, 0.0]], horizon=2)
-    >>> d = diagnostics(coin, SoftmaxPolicy([[0.0, 0.0]]), SoftmaxPolicy(np.log([[0.8, 0.2]])))
+    >>> coin = theory.MarkovProcess([1.0], [[[1.0], [1.0]]], [[0.0, 0.0]], horizon=2)
+    >>> d = theory.diagnostics(coin, theory.SoftmaxPolicy([[0.0, 0.0]]), theory.SoftmaxPolicy(np.log([[0.8, 0.2]])))
     >>> round(d.ratio_effective_sample_size, 6), round(d.largest_ratio_mean, 6)  # 1 / (.25/.8 + .25/.2); .625, else 2.5
     (0.64, 1.3)
 

@@ -41,7 +41,8 @@ def sampled_diagnostics(
         advantage: (N, T), for weights that look at its sign.
         clip: bounds of the ratio of a token, for the clip fractions.
 
-    >>> round(sampled_diagnostics([[0.0, 0.0], [np.log(2.0), 0.0]]).ratio_effective_sample_size, 6)  # 1.25^2 / 1.75
+    >>> d = theory.sampled_diagnostics([[0.0, 0.0], [np.log(2.0), 0.0]])
+    >>> round(d.ratio_effective_sample_size, 6)  # 1.25^2 / 1.75
     0.892857
 
     Raises:

@@ -65,16 +65,17 @@ def moments(
         lag: number of updates between the policy that drew a token and the target, a number or a table (S,) or (T, S),
             for weights that look at it.
 
-    >>> import numpy as np
-    >>> process = MarkovProcess([1.0], [[[1.0], [1.0]]], [[0.0, 1.0]], horizon=2)  # two tokens, a reward for each 1
-    >>> pi = SoftmaxPolicy(np.log([[0.5, 0.5]]))
-    >>> mu = SoftmaxPolicy(np.log([[0.8, 0.2]]))
-    >>> m = moments(process, pi, mu, Estimator("none", "target_advantage"))
-    >>> round(m.relative_bias, 6), round(m.cosine, 6), m.engine
-    (0.0, 1.0, 'enumeration')
-    >>> exact = moments(process, pi, mu, Estimator("token", "target_advantage"))
-    >>> round(exact.relative_bias, 12), round(exact.variance, 6)
-    (0.0, 0.140625)
+    >>> transition = np.zeros((3, 2, 3))
+    >>> transition[0, 0, 1] = transition[0, 1, 2] = 1  # the state is the first token,
+    >>> transition[1:, :, 0] = 1
+    >>> process = theory.MarkovProcess([1, 0, 0], transition, [[0, 0], [1, 0], [0, 1]], horizon=2)  # to be repeated
+    >>> pi = theory.SoftmaxPolicy(np.log([[0.5, 0.5], [0.9, 0.1], [0.2, 0.8]]))
+    >>> mu = theory.SoftmaxPolicy(np.log([[0.8, 0.2], [0.5, 0.5], [0.5, 0.5]]))
+    >>> for weight in ("token", "prefix"):
+    ...     m = theory.moments(process, pi, mu, theory.Estimator(weight, "target_advantage"))
+    ...     print(f"{weight:6} relative bias {m.relative_bias:.3f}, cosine {m.cosine:.3f}, variance {m.variance:.3f}")
+    token  relative bias 0.579, cosine 0.817, variance 0.023
+    prefix relative bias 0.000, cosine 1.000, variance 0.079
 
     Raises:
         ValueError: policies and process disagree, support is missing, an unknown name, or an engine that cannot take

@@ -21,9 +21,9 @@ def preset(name: str, *, group_size: int | None = None, **options: Any) -> Prese
         group_size: another number of trajectories per prompt than the library's default.
         options: of the preset's weight, such as clip=(0.8, 1.28), in the place of the library's defaults.
 
-    >>> preset("trl:grpo/dapo").estimator.label
+    >>> theory.preset("trl:grpo/dapo").estimator.label
     'ppo_clip x group(size=8, centre=mean, scale=std) x token_mean(batch=8)'
-    >>> preset("trl:grpo/cispo").weight.label  # left unset, TRL's upper bound is an offset of 0.2 taken for the bound
+    >>> theory.preset("trl:grpo/cispo").weight.label  # left unset, TRL takes the offset 0.2 for the bound
     'cispo(clip=(0.0, 0.2))'
 
     Raises:
@@ -36,7 +36,7 @@ def preset(name: str, *, group_size: int | None = None, **options: Any) -> Prese
 def preset_cards() -> dict[str, Preset]:
     """Every preset: name -> record.
 
-    >>> preset_cards()["paper:minpro"].name
+    >>> theory.preset_cards()["paper:minpro"].name
     'paper:minpro'
     """
     return dict(PRESETS)

@@ -146,27 +146,32 @@ def register(
     """Decorator: enter a weight of your own, which is one function and one card, under the card's name.
 
     The function takes the tokens of a batch (their `log_ratio`, `ratio`, `log_prefix`, `mask`, ... and the array
-    library `xp`) and gives (N, T) coefficients; its keyword-only arguments are the weight's options. `local` says that
-    a coefficient looks at nothing but its own token: the recursion then takes the function as it is. Otherwise
-    `factors` is the same weight in the recursion's form (`theory.Factors`), with the options as arguments; without
-    either, enumeration and sampling take the weight. Where it applies, say so: `by_length`, factors change with the
-    episode's length; `baseline_invariant`, baselines drop out; `uses_advantage`, it looks at the advantage's sign;
-    `needs`, names of `theory.NEEDS` that `tokens.given` then holds; `couples_batch`, a sequence's coefficients depend
-    on the others; `check` raises ValueError on options without meaning; `parts` (`theory.Parts`), the product that it
-    truncates, for `theory.decompose`. All but `by_length` and `couples_batch` may be functions of the options.
-    Where sequences are coupled, a batch in another order must get its coefficients in that order. With `replaces` a
-    weight of that name is replaced, so that a cell of a notebook can be run again.
+    library `xp`) and gives (N, T) coefficients; its keyword-only arguments are the weight's options. Enumeration and
+    sampling take any weight; the recursion takes one that is `local` or has `factors`. All arguments but `by_length`,
+    `couples_batch` and `replaces` may be functions of the options. Where sequences are coupled, a batch in another
+    order must get its coefficients in that order.
 
-    >>> card = Card("tempered", "A power of the ratio.", "c_t = rho_t^power", source="none", defaults="power=0.5.")
-    >>> @register(card, local=True)
+    Args:
+        card: its name and what is known of it.
+        factors: the same weight in the recursion's form (`theory.Factors`), with the options as arguments.
+        by_length: whether its factors change with the episode's length.
+        baseline_invariant: whether baselines drop out of its expectation.
+        uses_advantage: whether it looks at the advantage's sign.
+        couples_batch: whether a sequence's coefficients depend on the others.
+        check: raises ValueError on options without meaning.
+        parts: the product that it truncates (`theory.Parts`), for `theory.decompose`.
+        needs: names of `theory.NEEDS` that `tokens.given` then holds.
+        local: whether a coefficient looks at nothing but its own token: the recursion then takes the function as it is.
+        replaces: whether a weight of that name is replaced, so that a cell of a notebook can be run again.
+
+    >>> card = theory.Card("tempered", "A power of the ratio.", "c_t = rho_t^power", source="-", defaults="power=0.5.")
+    >>> @theory.register(card, local=True)
     ... def tempered(tokens, *, power=0.5):
     ...     return tokens.xp.exp(power * tokens.log_ratio)
-    >>> weight("tempered", power=2.0).coefficients(np.log([[1.0, 3.0]])).round(12)
+    >>> theory.weight("tempered", power=2.0).coefficients(np.log([[1.0, 3.0]])).round(12)
     array([[1., 9.]])
-    >>> weight_cards()["tempered"].engines
+    >>> theory.weight_cards()["tempered"].engines
     ('recursion', 'enumeration', 'sampling')
-    >>> FAMILIES.pop("tempered").card.name  # take it out again
-    'tempered'
 
     Raises:
         ValueError: a weight of that name is registered already; a need that is not known; or a weight that is said to
@@ -387,7 +392,7 @@ class Weight:
 def weight(name: str | Weight, **options: Any) -> Weight:
     """An importance weight by its registered name, with options.
 
-    >>> weight("minpro", clip=(0.8, 1.28)).label
+    >>> theory.weight("minpro", clip=(0.8, 1.28)).label
     'minpro(clip=(0.8, 1.28))'
 
     Raises:
@@ -417,7 +422,7 @@ def weight(name: str | Weight, **options: Any) -> Weight:
 def weight_cards() -> dict[str, Card]:
     """The registry: name -> card.
 
-    >>> weight_cards()["minpro"].source
+    >>> theory.weight_cards()["minpro"].source
     'MinPRO, Lei, Cheng & Tao 2026, arXiv 2601.22718'
     """
     return {name: family.card for name, family in sorted(FAMILIES.items())}
