@@ -13,7 +13,7 @@ export OMP_NUM_THREADS := 1
 export MKL_NUM_THREADS := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help sweep figures screenshot docs test test-peers bench clean
+.PHONY: help sweep explore figures screenshot docs test test-peers bench clean
 .SECONDARY:
 .DELETE_ON_ERROR:
 
@@ -22,6 +22,9 @@ help: ## This list
 
 sweep: $(VENV)/.core ## Bias and variance of every correction, to results/default (FILE=settings.toml, OUT=folder)
 	$(BIN)/testbed sweep $(FILE) $(if $(OUT),--out $(OUT))
+
+explore: $(VENV)/.explore ## A page in the browser with the exact numbers under its controls
+	$(BIN)/testbed explore
 
 figures: results/default/table.parquet ## Draw every figure from the results of the sweep, and the gallery, docs/figures
 	$(BIN)/python -m figures --gallery docs/figures
@@ -71,6 +74,10 @@ $(VENV)/.core: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed; pass PYTHON=..." if sys.version_info < (3, 11) else 0)'
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(PIP) -e .
+	@touch $@
+
+$(VENV)/.explore: $(VENV)/.core
+	$(PIP) -e '.[explore]'
 	@touch $@
 
 $(VENV)/.docs: $(VENV)/.core

@@ -7,6 +7,7 @@ processors. `make test` is left to the caller, because it takes long. Needs noth
 
 from __future__ import annotations
 
+import os
 import re
 import signal
 import subprocess
@@ -16,7 +17,7 @@ import urllib.request
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-SERVERS = ("testbed explore",)
+SERVERS = ("make explore", "testbed explore")
 """Commands that answer at an address until they are stopped."""
 LEFT_OUT = ("make test",)
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```$|^## [^\n]*$", re.MULTILINE | re.DOTALL)
@@ -69,8 +70,9 @@ def missing(said: list[str], printed: str) -> str | None:
 
 def serve(script: str, command: str) -> None:
     """Start a server, ask it for its page, stop it."""
+    script += f"exec env BROWSER=true {command}"  # no window is opened
     process = subprocess.Popen(
-        ["bash", "-c", f"{script}exec {command}"], cwd=ROOT, stdout=subprocess.PIPE, text=True, start_new_session=True
+        ["bash", "-c", script], cwd=ROOT, stdout=subprocess.PIPE, text=True, start_new_session=True
     )
     try:
         assert process.stdout is not None
@@ -88,7 +90,7 @@ def serve(script: str, command: str) -> None:
                     raise
                 time.sleep(0.5)
     finally:
-        process.send_signal(signal.SIGINT)
+        os.killpg(process.pid, signal.SIGINT)  # make and what it started, as Ctrl+C does
         process.wait(timeout=30)
 
 

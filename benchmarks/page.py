@@ -24,8 +24,8 @@ def run(quick: bool) -> list[Row]:
     for what, answer in (("numbers", numbers.numbers_of), ("causes", numbers.causes_of)):
         state, seconds = max(((s, _first(answer, s)) for s in states), key=lambda pair: pair[1].best)
         rows.append(Row(
-            f"explore: slowest {what} of {len(states)} pages", f"{state.environment}, {state.signal}", seconds.best, "s",
-            ANSWER, seconds=seconds,
+            f"explore: slowest {what} of {len(states)} pages", f"{state.environment}, {state.signal}", seconds.best,
+            "s", ANSWER, seconds=seconds,
         ))  # fmt: skip
     return rows
 

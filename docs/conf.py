@@ -32,6 +32,7 @@ extensions = ["myst_nb", "sphinx.ext.autodoc"]
 exclude_patterns = ["_build", "staleness/floor"]
 html_theme = "furo"
 html_title = project
+html_static_path, html_css_files = ["assets"], ["page.css"]
 # Formulas become MathML while the pages are built: browsers show them without asking another host for a script.
 html_math_renderer = "mathml"
 html_show_sphinx = html_copy_source = False

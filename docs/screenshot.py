@@ -11,7 +11,7 @@ from pathlib import Path
 from playwright.sync_api import sync_playwright
 
 PICTURE = Path(__file__).resolve().parent / "figures" / "explore.png"
-WIDTH, HEIGHT = 1240, 1080
+WIDTH = 1240
 CHARTS = "['spread', 'causes'].every(name => document.querySelector(`#chart-${name} .main-svg .bars`) !== null)"
 
 
@@ -29,11 +29,13 @@ def main() -> int:
             if found is None:
                 return 1
             opened = playwright.chromium.launch(executable_path=browser, args=["--no-sandbox"])
-            page = opened.new_page(viewport={"width": WIDTH, "height": HEIGHT})
+            page = opened.new_page(viewport={"width": WIDTH, "height": 1600})
             page.goto(found.group())
             page.wait_for_function(CHARTS)
             page.wait_for_function("document.querySelector('[data-dash-is-loading=\"true\"]') === null")
-            page.screenshot(path=PICTURE)
+            # Down to the first row of charts, whole.
+            bottom = page.evaluate("document.querySelector('#chart-causes').getBoundingClientRect().bottom")
+            page.screenshot(path=PICTURE, clip={"x": 0, "y": 0, "width": WIDTH, "height": bottom + 8})
             opened.close()
         finally:
             server.terminate()

@@ -233,7 +233,7 @@ def explore(
     Environment, drift, weights, clip, signal and batch size; bias with its
     causes, variance, error with the places where the winner changes, and what
     the weights look like. The page's address holds its whole state. Runs until
-    it is stopped. Needs Dash: pip install 'offpolicy-testbed[explore]'.
+    it is stopped. Needs Dash: pip install 'offpolicy-testbed\\[explore]'.
     """
     from testbed.exploring.command import explore_command
 

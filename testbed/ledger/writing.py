@@ -89,10 +89,12 @@ def _markdown(ledger: Sequence[Settled]) -> Iterator[str]:
     yield ""
     yield "Statements about off-policy corrections, each settled by exact numbers. 0 stands for zero up to rounding."
     yield ""
-    yield from _rows([["claim", "verdict"], *([f"[{s.name}](#{s.name})", verdict(s).split(":")[0]] for s in ledger)])
+    overview = [[f"[{_title(s)}](#{s.name})", verdict(s).split(":")[0]] for s in ledger]
+    yield from _rows([["claim", "verdict"], *overview])
     for settled in ledger:
         claim, finding = settled.claim, settled.finding
-        yield from ("", f"## {claim.name}", "", f"**Claim.** {claim.statement}", "")
+        yield from ("", f'<a id="{claim.name}"></a>', "", f"## {_title(settled)}", "")
+        yield from (f"`testbed verify {claim.name}`", "", f"**Claim.** {claim.statement}", "")
         yield from (f"**Source.** {'; '.join(claim.sources)}", "", f"**Rule.** {claim.rule}", "")
         yield f"**Verdict.** {verdict(settled)}"
         if finding is not None:
@@ -104,6 +106,11 @@ def _markdown(ledger: Sequence[Settled]) -> Iterator[str]:
                 yield from ("", table.caption, "")
                 yield from _rows(cells(table))
         yield from (f"\n**Departs from the record.** {departed}" for departed in settled.deviations)
+
+
+def _title(settled: Settled) -> str:
+    """The claim's name as words."""
+    return settled.claim.name.replace("_", " ")
 
 
 def _rows(lines: Sequence[Sequence[str]]) -> Iterator[str]:

@@ -139,9 +139,15 @@ def test_pages_ask_no_other_host(built):
     assert "\\frac" not in lemma
 
 
+def test_wide_formulas_are_not_cut_off(built):
+    assert "overflow-x: auto" in (built / "_static" / "page.css").read_text(encoding="utf-8")
+    assert "_static/page.css" in (built / "course" / "03_baseline_invariance.html").read_text(encoding="utf-8")
+
+
 def test_commands_cards_claims_and_lessons_have_pages(built):
     commands = (built / "reference" / "commands.html").read_text(encoding="utf-8")
     assert "Usage: testbed explore" in commands
+    assert "offpolicy-testbed[explore]" in commands
     cards = (built / "cards.html").read_text(encoding="utf-8")
     assert 'id="weight-minpro"' in cards
     assert 'href="#weight-minpro"' in cards
@@ -155,5 +161,5 @@ def test_the_committed_claims_have_the_recorded_verdicts():
     from testbed.ledger.registry import claim, claim_names
 
     page = (DOCS / "claims.md").read_text(encoding="utf-8")
-    said = dict(re.findall(r"^\| \[(\w+)\]\(#\w+\) \| (.*?) \|$", page, re.MULTILINE))
+    said = dict(re.findall(r"^\| \[.*?\]\(#(\w+)\) \| (.*?) \|$", page, re.MULTILINE))
     assert said == {name: claim(name).recorded.verdict for name in claim_names()}

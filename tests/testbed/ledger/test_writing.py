@@ -32,7 +32,10 @@ def test_the_data_is_strict_json_with_every_number(files, settled):
 
 def test_the_page_has_every_claim_and_whole_tables(files):
     text = files[0].read_text()
-    assert re.findall(r"^## (\w+)$", text, re.MULTILINE) == list(claim_names())
+    assert re.findall(r'^<a id="(\w+)"></a>$', text, re.MULTILINE) == list(claim_names())
+    titles = [name.replace("_", " ") for name in claim_names()]
+    assert re.findall(r"^## (.*)$", text, re.MULTILINE) == titles
+    assert re.findall(r"^`testbed verify (\w+)`$", text, re.MULTILINE) == list(claim_names())
     width = None
     for line in text.splitlines():
         # An escaped bar is part of a cell.
