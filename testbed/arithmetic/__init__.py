@@ -1,14 +1,15 @@
 """A tiny transformer that learns arithmetic, small enough that every answer can be enumerated. Needs PyTorch."""
 
 from testbed.arithmetic.caching import base_model, cache_folder, content_key
-from testbed.arithmetic.exact import (
+from testbed.arithmetic.doors import behaviour_log_probs, chosen, sample_answers
+from testbed.arithmetic.evaluating import (
     Evaluation,
-    NetworkPrompt,
+    PromptEvaluations,
     evaluate,
-    network_decomposition,
-    network_moments,
-    network_prompt,
+    network_divergences,
+    network_values,
 )
+from testbed.arithmetic.exact import NetworkPrompt, network_decomposition, network_moments, network_prompt
 from testbed.arithmetic.flops import FlopCount, flop_count
 from testbed.arithmetic.model import (
     ModelConfig,
@@ -21,8 +22,9 @@ from testbed.arithmetic.model import (
     prefill,
     unpack,
 )
-from testbed.arithmetic.rollout import Rollout, sample_answers
-from testbed.arithmetic.sampling import Sampler, behaviour_log_probs, behaviour_parameters, chosen
+from testbed.arithmetic.per_trajectory import score_products
+from testbed.arithmetic.rollout import Rollout
+from testbed.arithmetic.sampling import Sampler, behaviour_parameters
 from testbed.arithmetic.splitting import Split, split
 from testbed.arithmetic.task import ArithmeticTask, all_prompts, operands_of, prompts_of, right_answers
 from testbed.arithmetic.training import (
@@ -49,7 +51,15 @@ from testbed.arithmetic.trees import (
 )
 from testbed.arithmetic.verifier import parsed, rewards
 from testbed.arithmetic.vocabulary import ANSWER_TOKENS, END, SYMBOLS, decode, encode
-from testbed.arithmetic.warmup import Accuracy, BaseModel, WarmUp, accuracy, right_answer_log_probs, warm_up
+from testbed.arithmetic.warmup import (
+    Accuracy,
+    BaseModel,
+    WarmUp,
+    accuracy,
+    right_answer_log_probs,
+    warm_up,
+    warm_up_for,
+)
 
 __all__ = [
     "ANSWER_TOKENS",
@@ -65,6 +75,7 @@ __all__ = [
     "FlopCount",
     "ModelConfig",
     "NetworkPrompt",
+    "PromptEvaluations",
     "Rollout",
     "Sampler",
     "Split",
@@ -93,8 +104,10 @@ __all__ = [
     "logits",
     "model_for",
     "network_decomposition",
+    "network_divergences",
     "network_moments",
     "network_prompt",
+    "network_values",
     "operands_of",
     "parameter_count",
     "parsed",
@@ -106,6 +119,7 @@ __all__ = [
     "right_answer_log_probs",
     "right_answers",
     "sample_answers",
+    "score_products",
     "split",
     "train",
     "tree_divergences",
@@ -117,4 +131,5 @@ __all__ = [
     "tree_visits",
     "unpack",
     "warm_up",
+    "warm_up_for",
 ]

@@ -19,32 +19,35 @@ import torch
 from testbed.arithmetic import model, splitting, task, vocabulary, warmup
 from testbed.arithmetic.model import ModelConfig, model_for, parameter_count
 from testbed.arithmetic.task import ArithmeticTask
-from testbed.arithmetic.warmup import Accuracy, BaseModel, WarmUp, warm_up
+from testbed.arithmetic.warmup import Accuracy, BaseModel, WarmUp, warm_up, warm_up_for
 
-_DEFAULT = WarmUp()
 _DECIDING = (model, splitting, task, vocabulary, warmup)
 
 
 def base_model(
     of: ArithmeticTask,
     config: ModelConfig | None = None,
-    settings: WarmUp = _DEFAULT,
+    settings: WarmUp | None = None,
     *,
-    folder: Path | None = None,
+    folder: Path | str | None = None,
 ) -> BaseModel:
     """The base model of a task: from the cache, or warmed up and put there.
 
     Args:
         of: the task.
         config: of the network; by default `model_for(of)`.
-        settings: of the warm-up.
+        settings: of the warm-up; by default `warm_up_for(of)`.
         folder: of the cache; by default `cache_folder()`.
 
     Raises:
         ValueError: what `warm_up` raises.
+
+    >>> base = base_model(ArithmeticTask(digits=1))
+    >>> 0.2 < base.training.sampled < 0.6, len(base.theta)
+    (True, 100608)
     """
-    config = model_for(of) if config is None else config
-    path = (cache_folder() if folder is None else folder) / f"{content_key(of, config, settings)}.npz"
+    config, settings = _defaults(of, config, settings)
+    path = (cache_folder() if folder is None else Path(folder)) / f"{content_key(of, config, settings)}.npz"
     found = _read(path, config)
     if found is None:
         found = warm_up(of, config, settings)
@@ -52,8 +55,9 @@ def base_model(
     return found
 
 
-def is_cached(of: ArithmeticTask, config: ModelConfig, settings: WarmUp = _DEFAULT) -> bool:
+def is_cached(of: ArithmeticTask, config: ModelConfig | None = None, settings: WarmUp | None = None) -> bool:
     """Whether `base_model` would find it in the cache folder."""
+    config, settings = _defaults(of, config, settings)
     return (cache_folder() / f"{content_key(of, config, settings)}.npz").is_file()
 
 
@@ -61,6 +65,10 @@ def content_key(of: ArithmeticTask, config: ModelConfig, settings: WarmUp) -> st
     """A hash of the task, the network, the warm-up, the code that decides the outcome, and PyTorch's version.
 
     How answers are paid does not enter: the warm-up never looks at rewards.
+
+    >>> config, paid = model_for(ArithmeticTask()), ArithmeticTask(per_digit_credit=True)
+    >>> content_key(ArithmeticTask(), config, WarmUp()) == content_key(paid, config, WarmUp())
+    True
     """
     fields = {name: value for name, value in asdict(of).items() if name != "per_digit_credit"}
     content = [fields, asdict(config), asdict(settings), _code(), torch.__version__]
@@ -81,6 +89,10 @@ def cache_folder() -> Path:
     return root / "offpolicy-testbed"
 
 
+def _defaults(of: ArithmeticTask, config: ModelConfig | None, settings: WarmUp | None) -> tuple[ModelConfig, WarmUp]:
+    return (model_for(of) if config is None else config, warm_up_for(of) if settings is None else settings)
+
+
 @cache
 def _code() -> str:
     return hashlib.sha256(b"\0".join(Path(str(m.__file__)).read_bytes() for m in _DECIDING)).hexdigest()
@@ -91,13 +103,13 @@ def _read(path: Path, config: ModelConfig) -> BaseModel | None:
     try:
         # Through memory, because NumPy leaves a damaged file open.
         with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as file:
-            theta, held_out, training, steps = (file[name] for name in ("theta", "held_out", "training", "steps"))
+            theta, steps = file["theta"], int(file["steps"])
+            sides = [Accuracy(float(s), float(greedy), int(n)) for s, greedy, n in (file["held_out"], file["training"])]
     except (OSError, KeyError, ValueError, EOFError, zipfile.BadZipFile):
         return None
     if theta.shape != (parameter_count(config),):
         return None
-    outside, inside = (Accuracy(float(sampled), float(greedy)) for sampled, greedy in (held_out, training))
-    return BaseModel(config, torch.from_numpy(theta), outside, inside, int(steps))
+    return BaseModel(config, torch.from_numpy(theta), sides[0], sides[1], steps)
 
 
 def _write(path: Path, found: BaseModel) -> None:

@@ -26,8 +26,6 @@ from testbed.arithmetic.per_trajectory import score_products
 from testbed.arithmetic.sampling import Sampler, behaviour_log_probs, behaviour_parameters
 from testbed.arithmetic.task import ArithmeticTask
 from testbed.arithmetic.tree import AnswerTree, answer_tree
-from testbed.arithmetic.trees import DIGITS, first_states, tree_entropy, tree_log_probs, tree_rewards, tree_values
-from testbed.arithmetic.vocabulary import END
 from theory.engines.problem import EngineRefusal
 
 Array = NDArray[np.float64]
@@ -35,13 +33,11 @@ Array = NDArray[np.float64]
 MOST_JACOBIAN = 300_000_000
 """Numbers of a Jacobian, 2.4 GB: 1,221 logits of answers up to 3 tokens times 200,000 parameters."""
 _CHUNK = 64
-# Prefixes that are evaluated together.
-_PREFIXES = 5_000
 
 
 @dataclass(frozen=True, eq=False)
 class NetworkPrompt:
-    """One prompt with the tabular policies that networks are on the tree of its answers. All in float64."""
+    """One prompt with the tabular policies that networks are on the tree of its answers. Tables are of float64."""
 
     logits: Callable[[Tensor], Tensor]
     """theta (P,) -> logits (S_p, A) after each prefix, differentiable by torch.func."""
@@ -134,16 +130,31 @@ def network_prompt(
     sampler: Sampler | None = None,
     old_theta: Tensor | None = None,
 ) -> NetworkPrompt:
-    """A prompt with the policies of these parameters, computed in float64.
+    """A prompt with the policies of these parameters.
+
+    The behaviour policy is computed in the dtype of its parameters, as what samples computes it; the others in float64.
 
     Args:
         config: sizes of the network.
         theta: (P,) of the policy that is trained.
         task: which answers there are and what they earn.
         prompt: (L,) tokens.
-        behaviour_theta: (P,) of the policy that is sampled from; default theta.
-        sampler: what is made of its logits; default nothing.
+        behaviour_theta: (P,) of the policy that is sampled from; by default theta, in float64.
+        sampler: what is made of its logits; by default nothing.
         old_theta: (P,) of the policy at the start of the update, for weights that tell three policies apart.
+
+    Raises:
+        ValueError: no single prompt of this task, parameters that do not fit the network, a network that writes others
+            than the 11 tokens of an answer, a policy that is not a number, or answers so long that their tree has over
+            20,000 prefixes.
+
+    >>> from testbed.arithmetic import encode, initial_parameters, model_for
+    >>> task = ArithmeticTask("modular_addition", digits=1, modulus=3)
+    >>> config = model_for(task, layers=1, width=8)
+    >>> theta = initial_parameters(config, 0)
+    >>> pair = network_prompt(config, theta, task, encode("2+2="), behaviour_theta=1.1 * theta)
+    >>> pair.tree.prefixes, pair.target.logits.shape  # two rewards end an answer, 0 and 1
+    (11, (13, 11))
     """
     tree, exact = answer_tree(task, prompt), theta.detach().double()
     sampler = Sampler() if sampler is None else sampler
@@ -162,7 +173,11 @@ def network_prompt(
 
 
 def network_moments(
-    prompts: Sequence[NetworkPrompt], estimator: theory.Estimator, *, variance: bool = True, lag: Any = None
+    prompts: NetworkPrompt | Sequence[NetworkPrompt],
+    estimator: theory.Estimator,
+    *,
+    variance: bool = True,
+    lag: Any = None,
 ) -> theory.Moments:
     """Exact moments in theta of one draw of an estimator whose prompt is drawn uniformly from these.
 
@@ -170,22 +185,29 @@ def network_moments(
     reward. One draw is one answer, or one group of answers to one prompt.
 
     Args:
-        prompts: made by `network_prompt`, with the same theta.
+        prompts: made by `network_prompt`, with the same theta; or a single one.
         estimator: weight x signal x score x reduction; a reduction over a batch must be that of a group.
         variance: also the variance: about three seconds per prompt for answers of four tokens and a network of
             100,000 parameters, once for all estimators, and another quarter of a second for each.
         lag: as in `theory.moments`.
 
     Raises:
-        ValueError: no prompt, a batch that is no group, or what `theory.moments` raises.
+        ValueError: no prompt, prompts of different networks, a batch that is no group, or what `theory.moments` raises.
+
+    >>> from testbed.arithmetic import encode, initial_parameters, model_for
+    >>> task = ArithmeticTask("modular_addition", digits=1, modulus=3)
+    >>> config = model_for(task, layers=1, width=8)
+    >>> theta = initial_parameters(config, 0)
+    >>> pair = network_prompt(config, theta, task, encode("2+2="), behaviour_theta=1.1 * theta)
+    >>> token, sequence = (
+    ...     network_moments(pair, theory.Estimator(weight, "outcome")) for weight in ("token", "sequence")
+    ... )
+    >>> token.relative_bias > 0.01, sequence.relative_bias < 1e-10
+    (True, True)
+    >>> sequence.variance > token.variance > 0.0
+    True
     """
-    if not prompts:
-        raise ValueError("prompts is empty; expected at least one prompt")
-    if estimator.reduction.batch > 1 and estimator.trajectories_per_draw != getattr(estimator.signal, "size", 1):
-        raise ValueError(
-            f"reduction {estimator.reduction.name}(batch={estimator.reduction.batch}) mixes answers to several prompts"
-            "; expected a group signal, or a reduction without a batch"
-        )
+    prompts = _checked(prompts, estimator)
     each = [prompt.moments(estimator, variance=variance, lag=lag) for prompt in prompts]
     mean = np.mean([m.mean for m in each], axis=0)
     second = float(np.mean([m.variance + float(m.mean @ m.mean) for m in each]))
@@ -196,18 +218,35 @@ def network_moments(
     )  # fmt: skip
 
 
-def network_decomposition(prompts: Sequence[NetworkPrompt], estimator: theory.Estimator) -> dict[str, Array]:
+def network_decomposition(
+    prompts: NetworkPrompt | Sequence[NetworkPrompt], estimator: theory.Estimator, *, lag: Any = None
+) -> dict[str, Array]:
     """The bias of `network_moments` as named (P,) terms that sum to it: those of `theory.decompose`, pulled back.
 
+    Args:
+        prompts: as in `network_moments`.
+        estimator: as there.
+        lag: as in `theory.moments`.
+
     Raises:
-        ValueError: what `theory.decompose` raises.
+        ValueError: what `network_moments` or `theory.decompose` raises.
+
+    >>> from testbed.arithmetic import encode, initial_parameters, model_for
+    >>> task = ArithmeticTask("modular_addition", digits=1, modulus=3)
+    >>> config = model_for(task, layers=1, width=8)
+    >>> theta = initial_parameters(config, 0)
+    >>> pair = network_prompt(config, theta, task, encode("2+2="), behaviour_theta=1.1 * theta)
+    >>> parts = network_decomposition(pair, theory.Estimator("token", "target_advantage"))
+    >>> [name for name, vector in parts.items() if np.abs(vector).max() > 1e-9]
+    ['occupancy']
     """
+    prompts = _checked(prompts, estimator)
     totals: dict[str, Array] = {}
     in_theta = _looks_at_theta(estimator)
     for prompt in prompts:
         parts = theory.decompose(
             prompt.tree.process, prompt.in_theta if in_theta else prompt.target, prompt.behaviour, estimator,
-            "enumeration", missing_support="allow", old=prompt.old,
+            "enumeration", missing_support="allow", old=prompt.old, lag=lag,
         )  # fmt: skip
         found = np.stack(list(parts.terms.values()))
         for name, vector in zip(parts.terms, found if in_theta else prompt.pull_back(found), strict=True):
@@ -215,71 +254,26 @@ def network_decomposition(prompts: Sequence[NetworkPrompt], estimator: theory.Es
     return totals
 
 
+def _checked(prompts: NetworkPrompt | Sequence[NetworkPrompt], estimator: theory.Estimator) -> Sequence[NetworkPrompt]:
+    """The prompts as a sequence, once it is seen that one draw of the estimator can be of a random one of them."""
+    if not isinstance(estimator, theory.Estimator):
+        raise ValueError(f"estimator is {estimator!r}; expected theory.Estimator(weight=..., signal=...)")
+    prompts = [prompts] if isinstance(prompts, NetworkPrompt) else list(prompts)
+    if not prompts:
+        raise ValueError("prompts is empty; expected at least one prompt")
+    for i, prompt in enumerate(prompts):
+        if not isinstance(prompt, NetworkPrompt):
+            raise ValueError(f"prompts[{i}] is a {type(prompt).__name__}; expected what network_prompt gives")
+        if not torch.equal(prompt.theta, prompts[0].theta):
+            raise ValueError(f"prompts[{i}] is of another theta than prompts[0]; expected one network for all prompts")
+    if estimator.reduction.batch > 1 and estimator.trajectories_per_draw != getattr(estimator.signal, "size", 1):
+        raise ValueError(
+            f"reduction {estimator.reduction.name}(batch={estimator.reduction.batch}) mixes answers to several prompts"
+            "; expected a group signal, or a reduction without a batch"
+        )
+    return prompts
+
+
 def _looks_at_theta(estimator: theory.Estimator) -> bool:
     """Whether the mean itself depends on lengths of vectors in theta."""
     return bool(getattr(estimator.signal, "baseline", None) == "optimal")
-
-
-@dataclass(frozen=True)
-class Evaluation:
-    """What a policy earns, exactly, on average over prompts."""
-
-    expected_reward: float
-    accuracy: float
-    """Probability of the right answer when one is sampled: pass@1."""
-    greedy_accuracy: float
-    """Share of prompts whose likeliest token at each step gives the right answer."""
-    pass_at: dict[int, float]
-    """k = 1..128 -> probability that one of k sampled answers is right, 1 - (1 - p)^k averaged over prompts."""
-    entropy: float
-    """Nats per token, under the policy itself."""
-    length: float
-    """Expected number of tokens, the end token included."""
-
-
-def evaluate(
-    config: ModelConfig, theta: Tensor, task: ArithmeticTask, prompts: Tensor, sampler: Sampler | None = None
-) -> Evaluation:
-    """Exact expected reward, accuracy, pass@k for k = 1..128 and entropy on prompts (M, L).
-
-    Sums over all answers in float64, of log-probabilities computed in the dtype of theta.
-
-    Raises:
-        ValueError: no prompt, or answers so long that their tree has over 20,000 prefixes.
-    """
-    if not len(prompts):
-        raise ValueError("prompts is empty; expected at least one prompt")
-    together = max(1, _PREFIXES // first_states(task)[-1])
-    with torch.no_grad():
-        each = [_statistics(config, theta, task, some, sampler) for some in prompts.split(together)]
-    reward, right, greedy, entropy, tokens = (torch.cat(column).cpu().numpy() for column in zip(*each, strict=True))
-    return Evaluation(
-        expected_reward=float(reward.mean()),
-        accuracy=float(right.mean()),
-        greedy_accuracy=float(greedy.mean()),
-        pass_at={k: float(np.mean(-np.expm1(k * np.log1p(-np.minimum(right, 1 - 1e-16))))) for k in range(1, 129)},
-        entropy=float(entropy.sum() / tokens.sum()),
-        length=float(tokens.mean()),
-    )
-
-
-def _statistics(
-    config: ModelConfig, theta: Tensor, task: ArithmeticTask, prompts: Tensor, sampler: Sampler | None
-) -> tuple[Tensor, ...]:
-    """Expected reward, probability of reward 1, whether the likeliest tokens earn it, entropy and expected tokens, each
-    (M,)."""
-    paid, log_probs = tree_rewards(task, prompts), tree_log_probs(config, theta, task, prompts, sampler)
-    right = (paid == 1.0).double()
-    state = torch.zeros_like(prompts[:, 0])
-    row, greedy, going = torch.arange(len(prompts), device=state.device), right[:, 0, 0] * 0.0, state == 0
-    for _ in range(task.maximum_length):
-        token = log_probs[row, state].argmax(-1)
-        greedy = greedy + going * right[row, state, token]
-        going = going & (token != END)
-        state = torch.where(going, DIGITS * state + 1 + token, 0).clamp(max=paid.shape[1] - 1)
-    return (
-        tree_values(task, paid, log_probs).expected_reward,
-        tree_values(task, right, log_probs).expected_reward,
-        greedy,
-        *tree_entropy(task, log_probs),
-    )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from testbed.arithmetic.model import ModelConfig, together
+from theory import checks
 
 
 @dataclass(frozen=True)
@@ -37,7 +38,18 @@ def flop_count(config: ModelConfig, batch: int, prompt: int, answer: int, per_pr
         prompt: L, tokens of a prompt.
         answer: T, tokens of an answer.
         per_prompt: G, answers to each prompt; divides N.
+
+    Raises:
+        ValueError: a count below 1, or answers that `per_prompt` does not divide.
+
+    >>> from testbed.arithmetic.model import ModelConfig
+    >>> flop_count(ModelConfig(context=9), batch=64, prompt=6, answer=4, per_prompt=8).total
+    190459904
     """
+    for name, value in {"batch": batch, "prompt": prompt, "answer": answer, "per_prompt": per_prompt}.items():
+        checks.whole_number(name, value, 1, name)
+    if batch % per_prompt:
+        raise ValueError(f"batch is {batch} with per_prompt={per_prompt}; expected a multiple of it")
     g, head = together(per_prompt), 2 * config.width * config.outputs
     prompts, sequences, answered = batch // per_prompt, batch // g, g * (answer - 1)
     read = prompts * (_layers(config, prompt, 1) + head)

@@ -13,14 +13,14 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
 from testbed.arithmetic.task import ArithmeticTask
-from testbed.arithmetic.vocabulary import ANSWER_TOKENS, SYMBOLS
+from testbed.arithmetic.vocabulary import ANSWER_TOKENS, SYMBOLS, named, token_rows, whole_numbers
 from theory import checks
 
 MOST_TOGETHER = 8
@@ -33,7 +33,11 @@ class ModelConfig:
     """Sizes of the network.
 
     Raises:
-        ValueError: a size below 1, or a width that the heads do not divide.
+        ValueError: a size that is no whole number of at least 1, a width that the heads do not divide, or more outputs
+            than the vocabulary has.
+
+    >>> parameter_count(ModelConfig(context=9))
+    100800
     """
 
     context: int
@@ -52,7 +56,7 @@ class ModelConfig:
     def __post_init__(self) -> None:
         """Check every size."""
         for name in self.__dataclass_fields__:
-            checks.whole_number(name, getattr(self, name), 1, name)
+            object.__setattr__(self, name, checks.whole_number(name, getattr(self, name), 1, name))
         if self.width % self.heads:
             raise ValueError(f"width is {self.width} with heads={self.heads}; expected a multiple of the heads")
         if self.outputs > self.vocabulary:
@@ -100,7 +104,11 @@ def initial_parameters(config: ModelConfig, seed: int, dtype: torch.dtype = torc
     """(P,) random theta: matrices normal with standard deviation in^-1/2, scales one, embeddings normal over 2.
 
     What is added to the residual stream starts smaller by (2 layers)^-1/2. Drawn in float32 whatever the dtype.
+
+    Raises:
+        ValueError: a seed that is no whole number.
     """
+    seed = checks.whole_number("seed", seed, 0, "the seed")
     generator = torch.Generator().manual_seed(seed)
     theta = torch.randn(parameter_count(config), generator=generator)
     weights = unpack(config, theta)
@@ -134,6 +142,20 @@ def unpack(config: ModelConfig, theta: Tensor) -> Weights:
     return Weights(parts[0], parts[1], layers, parts[-2], parts[-1])
 
 
+def finite(name: str, theta: Any) -> Tensor:
+    """Return theta, once it is seen to be a tensor of finite floating-point numbers.
+
+    Raises:
+        ValueError: it is not.
+    """
+    if not isinstance(theta, Tensor) or not theta.is_floating_point():
+        raise ValueError(f"{name} is {named(theta)}; expected a torch.Tensor of floating-point numbers")
+    if not bool(theta.isfinite().all()):
+        index = int((~theta.isfinite()).nonzero()[0][0])
+        raise ValueError(f"{name} is {float(theta.reshape(-1)[index])} at index {index}; expected finite numbers")
+    return theta
+
+
 class Past(NamedTuple):
     """What a layer has computed of each sequence: both (B, H, n, d)."""
 
@@ -142,8 +164,16 @@ class Past(NamedTuple):
 
 
 def logits(config: ModelConfig, theta: Tensor, tokens: Tensor) -> Tensor:
-    """(N, L, V) logits of the token that follows each prefix of tokens (N, L)."""
-    weights = unpack(config, theta)
+    """(N, L, V) logits of the token that follows each prefix of tokens (N, L).
+
+    Raises:
+        ValueError: tokens or theta of another shape, or more tokens than the context.
+
+    >>> config = ModelConfig(context=9)
+    >>> logits(config, initial_parameters(config, 0), torch.tensor([[7, 11, 5, 13]])).shape
+    torch.Size([1, 4, 11])
+    """
+    weights, tokens = unpack(config, theta), token_rows("tokens", tokens)
     x, _ = _fed(config, weights, embedded(config, weights, tokens, 0), _unseen(theta, tokens.shape[1], 0, 1), 0)
     return read_out(weights, x)
 
@@ -160,10 +190,12 @@ def answer_logits(config: ModelConfig, theta: Tensor, prompts: Tensor, answers: 
         answers: (N, T) tokens with N = M G, rows G m to G m + G - 1 answering prompt m. The last column is not read.
 
     Raises:
-        ValueError: rows that the prompts do not divide, or more tokens than the context.
+        ValueError: prompts or answers of another shape, rows that the prompts do not divide, or more tokens than the
+            context.
     """
-    if answers.shape[0] % prompts.shape[0]:
-        raise ValueError(f"answers has {answers.shape[0]} rows; expected a multiple of the {prompts.shape[0]} prompts")
+    prompts, answers = token_rows("prompts", prompts), token_rows("answers", answers)
+    if not len(prompts) or not len(answers) or len(answers) % len(prompts):
+        raise ValueError(f"answers has {len(answers)} rows; expected a multiple of the {len(prompts)} prompts")
     (N, T), L = answers.shape, prompts.shape[1]
     weights, g = unpack(config, theta), together(N // len(prompts))
     x = embedded(config, weights, prompts, 0).repeat_interleave(N // len(prompts) // g, 0)
@@ -208,8 +240,12 @@ def prefill(
 
     Returns:
         (N, V) logits of the first token of every answer, N = M G, and the state to go on from.
+
+    Raises:
+        ValueError: prompts or theta of another shape, no answer, or more tokens than the context.
     """
-    weights, g = unpack(config, theta), together(answers)
+    weights, g, prompts = unpack(config, theta), together(answers), token_rows("prompts", prompts)
+    room, answers = checks.whole_number("room", room, 0, "tokens"), int(answers)
     M, L = prompts.shape
     _fitting(config, L + room)
     unseen = _unseen(theta, L, room, g)
@@ -225,9 +261,15 @@ def prefill(
 
 
 def decode_step(config: ModelConfig, state: DecodingState, tokens: Tensor) -> tuple[Tensor, DecodingState]:
-    """Feed one token (N,) to each answer: (N, V) logits of the next one, and the state to go on from."""
+    """Feed one token (N,) to each answer: (N, V) logits of the next one, and the state to go on from.
+
+    Raises:
+        ValueError: not one token for each answer, or no room for another one.
+    """
     g, at = state.answers, state.prompt + state.fed
-    first = state.prompt + g * state.fed
+    first, N = state.prompt + g * state.fed, g * len(state.keys[0])
+    if whole_numbers("tokens", tokens, "(N,)").shape != (N,):
+        raise ValueError(f"tokens has shape {tuple(tokens.shape)}; expected ({N},), one for each answer")
     if first == state.keys[0].shape[2]:
         raise ValueError(f"the cache has room for {at} tokens, all fed; expected more room")
     x = functional.embedding(tokens, state.weights.token) + state.weights.position[at]
@@ -295,7 +337,12 @@ def _unseen(theta: Tensor, prompt: int, answer: int, answers: int) -> Tensor:
 
 
 def together(answers: int) -> int:
-    """g, how many of G answers to a prompt share a sequence: the most that divide G, up to `MOST_TOGETHER`."""
+    """g, how many of G answers to a prompt share a sequence: the most that divide G, up to `MOST_TOGETHER`.
+
+    Raises:
+        ValueError: no answer.
+    """
+    answers = checks.whole_number("answers", answers, 1, "answers to each prompt")
     return next(g for g in range(min(answers, MOST_TOGETHER), 0, -1) if answers % g == 0)
 
 

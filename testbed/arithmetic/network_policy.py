@@ -79,8 +79,9 @@ def products_along_paths(gram: Array, probabilities: Array, horizon: int) -> Arr
     """
     S, A = probabilities.shape
     products = gram.reshape(S, A, S, A)
-    products = products - np.einsum("sa,satb->stb", probabilities, products)[:, None]
-    products = products - np.einsum("tb,satb->sat", probabilities, products)[..., None]
+    for _ in range(2):
+        # The rows become products of scores, and then, as columns, the rows.
+        products = _minus_mean(products, probabilities).transpose(2, 3, 0, 1)
     result = np.zeros((S, A, horizon, horizon))
     for state in range(S):
         # The parent of state s > 0 is (s - 1) // 10: children stand in the order of their parents.
@@ -91,3 +92,13 @@ def products_along_paths(gram: Array, probabilities: Array, horizon: int) -> Arr
             s, a = np.array([*earlier, (state, action)]).T
             result[state, action, : len(s), : len(s)] = products[s[:, None], a[:, None], s, a]
     return result
+
+
+def _minus_mean(values: Array, probabilities: Array) -> Array:
+    """values[s, a] - sum over b of pi(b|s) values[s, b], (S, A, ...).
+
+    Measured from the likeliest action, because its own difference from the mean is as small as what the others have.
+    """
+    rows, likeliest = np.arange(len(probabilities)), probabilities.argmax(axis=1)
+    apart = values - values[rows, likeliest][:, None]
+    return apart - np.einsum("sa,sa...->s...", probabilities, apart)[:, None]

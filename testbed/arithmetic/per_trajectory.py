@@ -21,9 +21,14 @@ from torch.nn import functional
 from testbed.arithmetic.model import ModelConfig, Weights, embedded, unpack
 from testbed.arithmetic.task import ArithmeticTask
 from testbed.arithmetic.trees import DIGITS, first_states
+from testbed.arithmetic.vocabulary import ANSWER_TOKENS, token_rows
 
 _CHUNK_NUMBERS = 8_000_000
 """Derivatives that are held at once, 64 MB."""
+
+# What the others have together, below which 1 - p keeps fewer than ten digits of it. Above, it stays as it is, so that
+# logs of runs are the same to the last digit.
+_LEFT_OVER = 1e-6
 
 
 def score_products(config: ModelConfig, theta: Tensor, task: ArithmeticTask, prompt: Tensor) -> Tensor:
@@ -37,7 +42,22 @@ def score_products(config: ModelConfig, theta: Tensor, task: ArithmeticTask, pro
         theta: (P,); computed in float64.
         task: which answers there are.
         prompt: (L,) tokens.
+
+    Raises:
+        ValueError: no single prompt, parameters that do not fit the network, or answers so long that their tree has
+            over 20,000 prefixes.
+
+    >>> from testbed.arithmetic import encode, initial_parameters
+    >>> task = ArithmeticTask("modular_addition", digits=1, modulus=3)
+    >>> config = ModelConfig(context=5, layers=1, width=8)
+    >>> products = score_products(config, initial_parameters(config, 0), task, encode("2+2="))
+    >>> products.shape, bool(products[5, 10, 1, 1] > 0.0)  # of the end token after 4, with itself
+    (torch.Size([11, 11, 2, 2]), True)
     """
+    if config.outputs != ANSWER_TOKENS:
+        raise ValueError(f"outputs is {config.outputs}; expected {ANSWER_TOKENS}, the digits and the end token")
+    if len(prompts := token_rows("prompt", prompt)) != 1:
+        raise ValueError(f"prompt has shape {tuple(prompts.shape)}; expected one prompt, (L,) or (1, L)")
     first, weights = first_states(task), unpack(config, theta.detach().double())
     T, prompt = len(first) - 1, prompt.reshape(-1).to(theta.device)
     found = weights.token.new_zeros((first[-1], config.outputs, T, T))
@@ -104,12 +124,24 @@ def _seeds(logits: Tensor, digits: Tensor) -> Tensor:
     """(k + A, B, k + 1, A) derivatives of log-probabilities in the logits: of the k digits, then of every action."""
     k, A = digits.shape[1], logits.shape[2]
     seeds = logits.new_zeros((k + A, len(logits), k + 1, A))
-    score = torch.eye(A).to(logits) - logits.softmax(-1)[:, :, None]
+    score = _scores(logits.softmax(-1))
     row = torch.arange(len(logits), device=logits.device)
     for j in range(k):
         seeds[j, :, j] = score[row, j, digits[:, j]]
     seeds[k:, :, k] = score[:, k].transpose(0, 1)
     return seeds
+
+
+def _scores(p: Tensor) -> Tensor:
+    """(..., A, A) scores of every action in the logits, from probabilities (..., A): row a is one-hot(a) - p.
+
+    Under a confident policy the score of the likeliest action is as small as what the others have. 1 - p would round
+    that away, so it is added up.
+    """
+    one_hot = torch.eye(p.shape[-1]).to(p)
+    others = (p[..., None, :] * (1.0 - one_hot)).sum(-1)
+    likeliest = torch.diag_embed(torch.where(others < _LEFT_OVER, others, 1.0 - p))
+    return torch.where(one_hot == 1.0, likeliest, -p[..., None, :])
 
 
 def _zeros(config: ModelConfig, like: Tensor, shape: tuple[int, ...], read: int) -> _Taps:

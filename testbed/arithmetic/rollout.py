@@ -10,7 +10,8 @@ from torch.nn import functional
 
 from testbed.arithmetic.model import ModelConfig, decode_step, prefill
 from testbed.arithmetic.sampling import Sampler, behaviour_log_probs, behaviour_parameters, chosen
-from testbed.arithmetic.vocabulary import END
+from testbed.arithmetic.vocabulary import END, checked_prompts
+from theory import checks
 
 _NETWORK_ITSELF = Sampler()
 
@@ -40,27 +41,20 @@ def sample_answers(
     sampler: Sampler = _NETWORK_ITSELF,
     generator: torch.Generator | None = None,
 ) -> Rollout:
-    """Sample answers with a key-value cache.
+    """Sample answers, as the function of this name in `testbed.arithmetic`, also from a policy that is not a number.
 
-    The random numbers are drawn first, row by row, so that an answer depends on the seed, its row and its prompt, and
-    not on what the other prompts are.
-
-    Args:
-        config: sizes of the network.
-        theta: (P,), not differentiated.
-        prompts: (M, L) int64 tokens.
-        length: T, the most tokens of an answer, its end token included.
-        per_prompt: G, answers to each prompt.
-        sampler: how tokens are sampled.
-        generator: on the device of theta; not needed at temperature 0.
+    The log-probabilities are NaN then, and the answers mean nothing: see `testbed.arithmetic.doors`.
 
     Raises:
-        ValueError: no generator where one is needed, a length below 1, or one beyond the network's context.
+        ValueError: what the other one raises, but for parameters and logits.
     """
-    if length < 1 or per_prompt < 1:
-        raise ValueError(f"length is {length} and per_prompt is {per_prompt}; expected at least 1 of each")
-    if generator is None and sampler.temperature > 0.0:
-        raise ValueError("generator is None; expected a torch.Generator, or temperature=0")
+    length = checks.whole_number("length", length, 1, "tokens")
+    per_prompt = checks.whole_number("per_prompt", per_prompt, 1, "answers to each prompt")
+    prompts = checked_prompts(prompts, config.vocabulary)
+    if not isinstance(sampler, Sampler):
+        raise ValueError(f"sampler is {sampler!r}; expected a Sampler, such as Sampler(temperature=0) for greedy")
+    if not isinstance(generator, torch.Generator) and (generator is not None or sampler.temperature > 0.0):
+        raise ValueError(f"generator is {generator!r}; expected a torch.Generator, or none and temperature=0")
     N, device = len(prompts) * per_prompt, theta.device
     own = sampler != _NETWORK_ITSELF and sampler.weights is None
     tokens: list[Tensor] = []

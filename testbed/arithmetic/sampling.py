@@ -43,7 +43,7 @@ class Sampler:
         """Check every option."""
         checks.non_negative("temperature", self.temperature)
         if self.top_k is not None:
-            checks.whole_number("top_k", self.top_k, 1, "tokens")
+            object.__setattr__(self, "top_k", checks.whole_number("top_k", self.top_k, 1, "tokens"))
         if not isinstance(self.top_p, Real) or isinstance(self.top_p, bool) or not 0.0 < self.top_p <= 1.0:
             raise ValueError(f"top_p is {self.top_p!r}; expected a number above 0 and up to 1")
         for name in ("weights", "logits"):
@@ -57,17 +57,18 @@ def behaviour_parameters(sampler: Sampler, theta: Tensor) -> Tensor:
 
 
 def behaviour_log_probs(sampler: Sampler, logits: Tensor) -> Tensor:
-    """(..., V) float64 log-probabilities of the distribution that is sampled from, given the logits (..., V).
+    """(..., V) float64 log-probabilities, as the function of this name in `testbed.arithmetic`, with nothing refused.
 
-    Tokens that cannot be sampled have -inf. Differentiable in the logits where temperature > 0 and nothing is rounded.
-    The logits are those of `behaviour_parameters`.
+    Rows of logits that are not numbers, or become so by rounding or tempering, are NaN: see `testbed.arithmetic.doors`.
     """
     if sampler.logits is not None:
         logits = logits.to(FORMATS[sampler.logits])
     logits = logits.double()
     if sampler.temperature == 0.0:
         best = torch.nn.functional.one_hot(logits.argmax(-1), logits.shape[-1]).bool()
-        return torch.where(best, 0.0, -math.inf).double()
+        # The largest is NaN where any is.
+        known = logits.amax(-1, keepdim=True).isfinite()
+        return torch.where(known, torch.where(best, 0.0, -math.inf), math.nan).double()
     log_probs = (logits / sampler.temperature).log_softmax(-1)
     if sampler.top_k is not None and sampler.top_k < logits.shape[-1]:
         log_probs = _renormalised(log_probs, _ranks(log_probs) < sampler.top_k)
@@ -79,8 +80,7 @@ def behaviour_log_probs(sampler: Sampler, logits: Tensor) -> Tensor:
 def chosen(log_probs: Tensor, uniform: Tensor) -> Tensor:
     """(...) the token at which the cumulative probability (..., V) passes a uniform number (...) in [0, 1).
 
-    Inverse transform sampling: one number per token, so that what is drawn for a row depends on that row alone. A token
-    of probability zero is never chosen.
+    As the function of this name in `testbed.arithmetic`, with nothing refused: of NaN some token is chosen.
     """
     cumulative = log_probs.exp().cumsum(-1)
     return (cumulative <= uniform[..., None] * cumulative[..., -1:]).sum(-1)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass
 from functools import lru_cache
+from numbers import Real
 
 import torch
 
@@ -19,7 +20,6 @@ class Split:
     held_out: torch.Tensor
 
 
-@lru_cache(maxsize=8)
 def split(task: ArithmeticTask, share: float = 0.2) -> Split:
     """Training and held-out prompts of a task.
 
@@ -33,9 +33,21 @@ def split(task: ArithmeticTask, share: float = 0.2) -> Split:
 
     Raises:
         ValueError: a share out of range, or one that leaves a side empty.
+
+    >>> [len(side) for side in (split(ArithmeticTask()).training, split(ArithmeticTask()).held_out)]
+    [7999, 2001]
     """
-    if not 0.0 < share < 1.0:
+    if not isinstance(share, Real) or not 0.0 < share < 1.0:
         raise ValueError(f"share is {share!r}; expected a number strictly between 0 and 1")
+    if not isinstance(task, ArithmeticTask):
+        raise ValueError(f"task is {task!r}; expected an ArithmeticTask")
+    kept = _split(task, float(share))
+    # Copies, because who changes a prompt in place should not change it for the rest of the process.
+    return Split(kept.training.clone(), kept.held_out.clone())
+
+
+@lru_cache(maxsize=8)
+def _split(task: ArithmeticTask, share: float) -> Split:
     n = task.operands
     pairs = sorted(
         ((i, j) for i in range(n) for j in range(i, n)),

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from numbers import Real
+from typing import Any, NoReturn
 
 import torch
 
-from testbed.arithmetic.vocabulary import END, encode
+from testbed.arithmetic.vocabulary import END, SYMBOLS, whole_numbers
 from theory import checks
 
 OPERATIONS = {"addition": "+", "modular_addition": "+", "multiplication": "*"}
@@ -46,16 +47,24 @@ class ArithmeticTask:
     def __post_init__(self) -> None:
         """Check every field."""
         checks.known_name("operation", self.operation, OPERATIONS)
-        _whole("digits", self.digits, 1, MOST_DIGITS)
+        self._keep("digits", 1, MOST_DIGITS)
         if (self.modulus is not None) != (self.operation == "modular_addition"):
             wanted = "a modulus" if self.modulus is None else "None"
             raise ValueError(f"modulus of {self.operation} is {self.modulus!r}; expected {wanted}")
         if self.modulus is not None:
-            _whole("modulus", self.modulus, 2, 10**self.digits)
+            self._keep("modulus", 2, 10**self.digits)
         for name in ("reversed_answers", "per_digit_credit"):
             if not isinstance(getattr(self, name), bool):
                 raise ValueError(f"{name} is {getattr(self, name)!r}; expected True or False")
-        _whole("slack", self.slack, 0, LONGEST - self.maximum_length + self.slack if _is_whole(self.slack) else 0)
+        self._keep("slack", 0, LONGEST - self._longest_right)
+
+    def _keep(self, name: str, least: int, most: int) -> None:
+        """Keep a whole number as the int it is."""
+        value = getattr(self, name)
+        whole = isinstance(value, Real) and not isinstance(value, bool) and float(value).is_integer()
+        if not whole or not least <= value <= most:
+            raise ValueError(f"{name} is {value!r}; expected a whole number from {least} to {most}")
+        object.__setattr__(self, name, int(value))
 
     @property
     def operands(self) -> int:
@@ -70,7 +79,12 @@ class ArithmeticTask:
     @property
     def maximum_length(self) -> int:
         """Tokens of the longest answer, its end token included. An answer that has not ended by then is malformed."""
-        return len(str(self.result(self.operands - 1, self.operands - 1, largest=True))) + 1 + self.slack
+        return self._longest_right + self.slack
+
+    @property
+    def _longest_right(self) -> int:
+        """Tokens of the longest right answer, its end token included."""
+        return len(str(self.result(self.operands - 1, self.operands - 1, largest=True))) + 1
 
     def result(self, first: Any, second: Any, *, largest: bool = False) -> Any:
         """What the operands make, of ints or of integer tensors alike; `largest`: the largest that any operands do."""
@@ -93,9 +107,25 @@ def all_prompts(task: ArithmeticTask) -> torch.Tensor:
 
 
 def prompts_of(task: ArithmeticTask, first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
-    """(N, prompt_length) int64 tokens of the prompts with these operands, both (N,)."""
-    symbol, equals = (encode(c).to(first.device).expand(len(first), 1) for c in (OPERATIONS[task.operation], "="))
-    written = [_digits(number, task.digits).flip(-1) for number in (first, second)]
+    """(N, prompt_length) int64 tokens of the prompts with these operands, both (N,).
+
+    Raises:
+        ValueError: operands that are no whole numbers below `task.operands`, or not as many second as first ones.
+
+    >>> from testbed.arithmetic.vocabulary import decode
+    >>> decode(prompts_of(ArithmeticTask(), torch.tensor([7]), torch.tensor([35]))[0])
+    '07+35='
+    """
+    both, written = {"first": first, "second": second}, []
+    shapes = [tuple(whole_numbers(name, number, "(N,)").shape) for name, number in both.items()]
+    if len(shapes[0]) != 1 or shapes[0] != shapes[1]:
+        raise ValueError(f"first has shape {shapes[0]} and second {shapes[1]}; expected (N,) of both")
+    for name, number in both.items():
+        if not bool(((number >= 0) & (number < task.operands)).all()):
+            wrong = int(number[(number < 0) | (number >= task.operands)][0])
+            raise ValueError(f"{name} contains {wrong}; expected operands from 0 to {task.operands - 1}")
+        written.append(_digits(number.long(), task.digits).flip(-1))
+    symbol, equals = (torch.full_like(written[0][:, :1], token) for token in _marks(task))
     return torch.cat([written[0], symbol, written[1], equals], dim=1)
 
 
@@ -103,27 +133,46 @@ def operands_of(task: ArithmeticTask, prompts: torch.Tensor) -> tuple[torch.Tens
     """The two operands of prompts (..., prompt_length), int64 of shape (...).
 
     Raises:
-        ValueError: rows of another length, or of which the operands are not digits.
+        ValueError: rows of another length, or that are no prompts of this task: an operand that is not written in
+            digits or not below `task.operands`, another operation's symbol, no `=` at the end.
+
+    >>> from testbed.arithmetic.vocabulary import encode
+    >>> [int(number) for number in operands_of(ArithmeticTask(), encode("07+35="))]
+    [7, 35]
     """
-    n = task.digits
-    if prompts.shape[-1] != task.prompt_length:
-        raise ValueError(f"prompts have {prompts.shape[-1]} tokens; expected {task.prompt_length}")
+    n, (symbol, equals) = task.digits, _marks(task)
+    if whole_numbers("prompts", prompts, "(..., prompt_length)").shape[-1:] != (task.prompt_length,):
+        given = f"{prompts.shape[-1]} tokens" if prompts.ndim else "no axis"
+        raise ValueError(f"prompts have {given}; expected {task.prompt_length}")
     first, second = prompts[..., :n], prompts[..., n + 1 : 2 * n + 1]
-    if bool(((first | second) & ~15).any()) or bool((torch.maximum(first, second) > 9).any()):
-        raise ValueError(f"an operand of a prompt is not written in digits; expected {n} digits each")
+    right = (prompts[..., n] == symbol) & (prompts[..., -1] == equals)
+    right = right & (torch.minimum(first, second) >= 0).all(-1) & (torch.maximum(first, second) <= 9).all(-1)
     place = 10 ** torch.arange(n - 1, -1, -1, device=prompts.device)
-    return (first * place).sum(-1), (second * place).sum(-1)
+    numbers = (first * place).sum(-1), (second * place).sum(-1)
+    if task.modulus is not None:
+        right = right & (torch.maximum(*numbers) < task.modulus)
+    if not bool(right.all()):
+        _refuse(task, prompts[~right].reshape(-1, task.prompt_length)[0].tolist())
+    return numbers
 
 
 def right_answers(task: ArithmeticTask, prompts: torch.Tensor) -> torch.Tensor:
-    """(N, maximum_length) int64 tokens of the right answer to each prompt, filled up with end tokens."""
+    """(..., maximum_length) int64 tokens of the right answer to each prompt (..., prompt_length), then end tokens.
+
+    Raises:
+        ValueError: what `operands_of` raises.
+
+    >>> from testbed.arithmetic.vocabulary import decode, encode
+    >>> decode(right_answers(ArithmeticTask(), encode("07+35=")))
+    '42$$'
+    """
     number = task.result(*operands_of(task, prompts))
     length = lengths_of(number, task.maximum_length)
     digits = _digits(number, task.maximum_length)
     column = torch.arange(task.maximum_length, device=prompts.device)
-    place = column if task.reversed_answers else length[:, None] - 1 - column
-    written = digits.gather(1, place.expand(len(number), -1).clamp(min=0))
-    return torch.where(column < length[:, None], written, END)
+    place = column if task.reversed_answers else length[..., None] - 1 - column
+    written = digits.gather(-1, place.expand(digits.shape).clamp(min=0))
+    return torch.where(column < length[..., None], written, END)
 
 
 def lengths_of(number: torch.Tensor, most: int) -> torch.Tensor:
@@ -133,14 +182,19 @@ def lengths_of(number: torch.Tensor, most: int) -> torch.Tensor:
 
 
 def _digits(number: torch.Tensor, count: int) -> torch.Tensor:
-    """(N, count) the lowest digits, lowest first."""
+    """(..., count) the lowest digits, lowest first."""
     return number[..., None] // 10 ** torch.arange(count, device=number.device) % 10
 
 
-def _is_whole(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
+def _marks(task: ArithmeticTask) -> tuple[int, int]:
+    """The tokens of the operation's symbol and of `=`."""
+    return SYMBOLS.index(OPERATIONS[task.operation]), SYMBOLS.index("=")
 
 
-def _whole(name: str, value: Any, least: int, most: int) -> None:
-    if not _is_whole(value) or not least <= value <= most:
-        raise ValueError(f"{name} is {value!r}; expected a whole number from {least} to {most}")
+def _refuse(task: ArithmeticTask, row: list[int]) -> NoReturn:
+    """Say what a prompt should have looked like."""
+    text = "".join(SYMBOLS[token] if 0 <= token < len(SYMBOLS) else "?" for token in row)
+    form = f"{'d' * task.digits}{OPERATIONS[task.operation]}{'d' * task.digits}="
+    raise ValueError(
+        f"a prompt is {text!r}; expected {form!r} with digits d and operands from 0 to {task.operands - 1}"
+    )

@@ -14,7 +14,7 @@ import theory
 from testbed.arithmetic.model import ModelConfig
 from testbed.arithmetic.task import ArithmeticTask
 from testbed.arithmetic.trees import DIGITS, first_states, tree_logits, tree_rewards
-from testbed.arithmetic.vocabulary import END
+from testbed.arithmetic.vocabulary import END, token_rows
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,7 +40,14 @@ class AnswerTree:
         return tree_logits(config, theta, self.task, self.prompt.to(theta.device))[0]
 
     def policy(self, logits: Tensor) -> theory.SoftmaxPolicy:
-        """The tabular policy with these logits (S_p, A), in float64. States that end the episode choose nothing."""
+        """The tabular policy with these logits (S_p, A), in float64. States that end the episode choose nothing.
+
+        Raises:
+            ValueError: logits of another shape, or what `theory.SoftmaxPolicy` raises.
+        """
+        if logits.shape != (self.prefixes, self.process.actions):
+            shape = (self.prefixes, self.process.actions)
+            raise ValueError(f"logits have shape {tuple(logits.shape)}; expected {shape}")
         table = np.zeros((self.process.states, self.process.actions))
         table[: self.prefixes] = logits.detach().double().cpu().numpy()
         return theory.SoftmaxPolicy(table)
@@ -50,9 +57,16 @@ def answer_tree(task: ArithmeticTask, prompt: Tensor) -> AnswerTree:
     """The tree of all answers to a prompt (L,) or (1, L).
 
     Raises:
-        ValueError: answers so long that the tree has over 20,000 prefixes.
+        ValueError: no single prompt of this task, or answers so long that the tree has over 20,000 prefixes.
+
+    >>> from testbed.arithmetic.vocabulary import encode
+    >>> tree = answer_tree(ArithmeticTask(), encode("07+35="))
+    >>> tree.prefixes, tree.process.states  # an answer ends in a state of reward 0 or one of reward 1
+    (1111, 1113)
     """
-    prompt = prompt.reshape(1, -1)
+    prompt = token_rows("prompt", prompt)
+    if len(prompt) != 1:
+        raise ValueError(f"prompt has shape {tuple(prompt.shape)}; expected one prompt, (L,) or (1, L)")
     after, ends = _moves(task)
     S, A = after.shape
     paid, reward_of = np.unique(tree_rewards(task, prompt)[0].cpu().numpy()[ends], return_inverse=True)

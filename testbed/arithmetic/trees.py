@@ -12,6 +12,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import pairwise
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -21,7 +22,8 @@ from testbed.arithmetic.model import Layer, ModelConfig, embedded, fed_forward, 
 from testbed.arithmetic.sampling import Sampler, behaviour_log_probs, behaviour_parameters
 from testbed.arithmetic.task import ArithmeticTask
 from testbed.arithmetic.verifier import rewards
-from testbed.arithmetic.vocabulary import END
+from testbed.arithmetic.vocabulary import ANSWER_TOKENS, END, named, token_rows
+from theory import checks
 
 MOST_PREFIXES = 20_000
 """Prefixes of a tree: answers of up to 5 tokens have 11,111."""
@@ -46,7 +48,15 @@ def first_states(task: ArithmeticTask) -> list[int]:
 
 
 def prefix_states(answers: Tensor) -> Tensor:
-    """(N, T) int64 state of the prefix that stands before each token of answers (N, T); past the end some state."""
+    """(N, T) int64 state of the prefix that stands before each token of answers (N, T); past the end some state.
+
+    Raises:
+        ValueError: no rows of tokens.
+
+    >>> prefix_states(torch.tensor([[4, 2, 10]])).tolist()
+    [[0, 5, 53]]
+    """
+    answers = token_rows("answers", answers)
     columns, value = [], torch.zeros_like(answers[:, 0])
     for t in range(answers.shape[1]):
         columns.append((DIGITS**t - 1) // (DIGITS - 1) + value)
@@ -60,10 +70,13 @@ def tree_logits(config: ModelConfig, theta: Tensor, task: ArithmeticTask, prompt
     Each distinct prefix is fed once: the token that ends it attends to the prompt and to the tokens of its ancestors.
 
     Raises:
-        ValueError: a tree of over 20,000 prefixes, or more tokens than the network's context.
+        ValueError: a tree of over 20,000 prefixes, more tokens than the network's context, or one that writes others
+            than the 11 of an answer.
     """
+    if config.outputs != ANSWER_TOKENS:
+        raise ValueError(f"outputs is {config.outputs}; expected {ANSWER_TOKENS}, the digits and the end token")
     T = len(first_states(task)) - 1
-    weights = unpack(config, theta)
+    weights, prompts = unpack(config, theta), token_rows("prompts", prompts)
     at_first, state = prefill(config, theta, prompts, 0)
     digit = torch.arange(DIGITS, device=theta.device)[:, None].expand(-1, T - 1)
     fed = embedded(config, weights, digit, prompts.shape[1])
@@ -108,7 +121,15 @@ def tree_log_probs(
     """(M, S_p, A) float64 log-probabilities after each prefix: the network's, or what a sampler makes of it.
 
     Computed in the dtype of theta; differentiable as `behaviour_log_probs` is. Tokens that a sampler never draws have
-    -inf.
+    -inf. NaN where the network's logits are no numbers.
+
+    Raises:
+        ValueError: what `tree_logits` raises.
+
+    >>> from testbed.arithmetic import encode, initial_parameters
+    >>> config, task = ModelConfig(context=9), ArithmeticTask()
+    >>> tree_log_probs(config, initial_parameters(config, 0), task, encode("07+35=")).shape
+    torch.Size([1, 1111, 11])
     """
     if sampler is None:
         return tree_logits(config, theta, task, prompts).double().log_softmax(-1)
@@ -116,7 +137,16 @@ def tree_log_probs(
 
 
 def tree_rewards(task: ArithmeticTask, prompts: Tensor) -> Tensor:
-    """(M, S_p, A) float64 reward that each action pays by ending the answer after each prefix; 0 where it goes on."""
+    """(M, S_p, A) float64 reward that each action pays by ending the answer after each prefix; 0 where it goes on.
+
+    Raises:
+        ValueError: prompts (M, L) that are none of this task, or a tree of over 20,000 prefixes.
+
+    >>> from testbed.arithmetic.vocabulary import encode
+    >>> tree_rewards(ArithmeticTask(), encode("07+35=")).nonzero().tolist()  # prefix 42 is state 11 + 42
+    [[0, 53, 10]]
+    """
+    prompts = token_rows("prompts", prompts)
     answers = _answers(task).to(prompts.device)
     paid = rewards(task, prompts[:, None], answers)
     S, first = first_states(task)[-1], first_states(task)[-2]
@@ -161,8 +191,20 @@ def tree_values(task: ArithmeticTask, rewards: Tensor, log_probs: Tensor) -> Tre
         task: whose answers they are.
         rewards: (M, S_p, A) of `tree_rewards`.
         log_probs: (M, S_p, A) of `tree_log_probs`.
+
+    Raises:
+        ValueError: tables of other shapes than these, or log-probabilities of no distribution.
+
+    >>> from testbed.arithmetic.vocabulary import encode
+    >>> task = ArithmeticTask("modular_addition", digits=1, modulus=3)
+    >>> uniform = torch.full((1, 11, 11), 1 / 11).log()
+    >>> values = tree_values(task, tree_rewards(task, encode("2+2=")), uniform)
+    >>> round(float(values.expected_reward[0] * 121), 6)  # the answer is 1 and the end token
+    1.0
     """
-    chance = log_probs.double().exp()
+    S = first_states(task)[-1]
+    chance, rewards = _log_distributions("log_probs", log_probs, S).exp(), _table("rewards", rewards, S)
+    _same(rewards, chance, "rewards", "log_probs")
     states: list[Tensor] = []
     actions: list[Tensor] = []
     for paid, p in zip(reversed(_levels(task, rewards)), reversed(_levels(task, chance)), strict=True):
@@ -177,8 +219,16 @@ def tree_values(task: ArithmeticTask, rewards: Tensor, log_probs: Tensor) -> Tre
 
 
 def tree_visits(task: ArithmeticTask, log_probs: Tensor) -> Tensor:
-    """(M, S_p) float64 probability that each prefix occurs, and its next token is chosen."""
-    levels = _levels(task, log_probs.double().exp())
+    """(M, S_p) float64 probability that each prefix occurs, and its next token is chosen.
+
+    Raises:
+        ValueError: log_probs are not those of distributions, (M, S_p, A).
+    """
+    return _visits(task, _log_distributions("log_probs", log_probs, first_states(task)[-1]))
+
+
+def _visits(task: ArithmeticTask, log_probs: Tensor) -> Tensor:
+    levels = _levels(task, log_probs.exp())
     visits = [torch.ones_like(levels[0][:, :, 0])]
     for p in levels[:-1]:
         visits.append((visits[-1][..., None] * p[..., :DIGITS]).flatten(1))
@@ -186,9 +236,13 @@ def tree_visits(task: ArithmeticTask, log_probs: Tensor) -> Tensor:
 
 
 def tree_entropy(task: ArithmeticTask, log_probs: Tensor) -> tuple[Tensor, Tensor]:
-    """(M,) entropy of the whole answer in nats, E[sum over t of H(pi(.|s_t))], and (M,) its expected tokens."""
-    log_p = log_probs.double()
-    visits = tree_visits(task, log_p)
+    """(M,) entropy of the whole answer in nats, E[sum over t of H(pi(.|s_t))], and (M,) its expected tokens.
+
+    Raises:
+        ValueError: log_probs are not those of distributions, (M, S_p, A).
+    """
+    log_p = _log_distributions("log_probs", log_probs, first_states(task)[-1])
+    visits = _visits(task, log_p)
     return (visits * -_expectation(log_p, log_p).sum(-1)).sum(1), visits.sum(1)
 
 
@@ -215,17 +269,33 @@ def tree_divergences(task: ArithmeticTask, policy_log_probs: Tensor, behaviour_l
     """Exact divergences of whole answers from log-probabilities, both (M, S_p, A).
 
     KL(mu || pi) = sum over s of P_mu(s) KL(mu(.|s) || pi(.|s)) (chain rule, Cover & Thomas 2006, theorem 2.5.3);
-    E_mu[rho^2] by M(s) = sum over a of pi(a|s)^2 / mu(a|s) M(s a), 1 where the answer ends.
+    E_mu[rho^2] by M(s) = sum over a of pi(a|s)^2 / mu(a|s) M(s a), 1 where the answer ends. NaN where a policy is not a
+    number.
+
+    Raises:
+        ValueError: tables of other shapes than these, of different ones, or of no distributions.
+
+    >>> task = ArithmeticTask("modular_addition", digits=1, modulus=3)
+    >>> likes = torch.zeros(1, 11, 11)
+    >>> likes[:, :, 10] = 1.0  # the end token
+    >>> uniform, other = (torch.log_softmax(logits, -1) for logits in (0.0 * likes, likes))
+    >>> apart = tree_divergences(task, uniform, other)
+    >>> [round(float(x), 4) for x in (apart.kl_behaviour_policy, apart.ess, apart.lost_mass)]
+    [0.1225, 0.8445, 0.0]
     """
-    log_pi, log_mu = policy_log_probs.double(), behaviour_log_probs.double()
-    ours, theirs = tree_visits(task, log_pi), tree_visits(task, log_mu)
+    S = first_states(task)[-1]
+    log_pi = _log_distributions("policy_log_probs", policy_log_probs, S)
+    log_mu = _log_distributions("behaviour_log_probs", behaviour_log_probs, S)
+    _same(log_pi, log_mu, "policy_log_probs", "behaviour_log_probs")
+    ours, theirs = _visits(task, log_pi), _visits(task, log_mu)
     second: list[Tensor] = []
     kept: list[Tensor] = []
     for pi, mu in zip(reversed(_levels(task, log_pi)), reversed(_levels(task, log_mu)), strict=True):
         share = torch.where(torch.isneginf(pi), 0.0, (2.0 * pi - mu).exp())
         after = functional.pad(second[-1].unflatten(1, (-1, DIGITS)), (0, 1), value=1.0) if second else 1.0
-        second.append(torch.where(share > 0.0, share * after, 0.0).sum(-1))
-        given = torch.where(torch.isneginf(mu), 0.0, pi.exp())
+        # A share of zero of what is infinite is nothing; what is not a number stays so.
+        second.append(torch.where(share == 0.0, 0.0, share * after).sum(-1))
+        given = torch.where(mu.isnan(), mu, torch.where(torch.isneginf(mu), 0.0, pi.exp()))
         later = functional.pad(kept[-1].unflatten(1, (-1, DIGITS)), (0, 1), value=1.0) if kept else 1.0
         kept.append((given * later).sum(-1))
     return TreeDivergences(
@@ -236,6 +306,40 @@ def tree_divergences(task: ArithmeticTask, policy_log_probs: Tensor, behaviour_l
         1.0 / second[-1][:, 0],
         (1.0 - kept[-1][:, 0]).clamp(min=0.0),
     )
+
+
+def _table(name: str, value: Any, prefixes: int) -> Tensor:
+    """Return a table (M, S_p, A) over the trees of M prompts in float64.
+
+    Raises:
+        ValueError: another shape, or no floating-point numbers.
+    """
+    if not isinstance(value, Tensor) or not value.is_floating_point():
+        raise ValueError(f"{name} is {named(value)}; expected a torch.Tensor of floating-point numbers")
+    if value.ndim != 3 or value.shape[1:] != (prefixes, ANSWER_TOKENS):
+        raise ValueError(f"{name} has shape {tuple(value.shape)}; expected (M, {prefixes}, {ANSWER_TOKENS})")
+    return value.double()
+
+
+def _log_distributions(name: str, value: Any, prefixes: int) -> Tensor:
+    """Return log-probabilities (M, S_p, A) in float64. Rows of a policy that is not a number pass, as NaN.
+
+    Raises:
+        ValueError: what `_table` raises, or rows whose probabilities do not sum to one.
+    """
+    found = _table(name, value, prefixes)
+    total = found.detach().exp().sum(-1)
+    # What was computed in float32 is as far from one as its numbers are.
+    wrong = (total - 1.0).abs() > (checks.TOLERANCE if value.dtype == torch.float64 else 1e-5)
+    if not bool((~wrong).all()):
+        m, s = wrong.nonzero()[0].tolist()
+        raise ValueError(f"{name} has probabilities that sum to {float(total[m, s]):.9g} at [{m}, {s}]; expected 1")
+    return found
+
+
+def _same(one: Tensor, other: Tensor, name: str, of: str) -> None:
+    if one.shape != other.shape:
+        raise ValueError(f"{name} are of {len(one)} prompts and {of} of {len(other)}; expected as many of both")
 
 
 def _levels(task: ArithmeticTask, table: Tensor) -> list[Tensor]:

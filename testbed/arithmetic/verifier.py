@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from testbed.arithmetic.task import ArithmeticTask, lengths_of, operands_of
-from testbed.arithmetic.vocabulary import END
+from testbed.arithmetic.vocabulary import END, whole_numbers
 
 MALFORMED = -1
 
@@ -18,17 +18,21 @@ def parsed(task: ArithmeticTask, answers: torch.Tensor) -> torch.Tensor:
 
     Args:
         task: says in which order digits are written.
-        answers: (..., T) int64 tokens with T <= maximum_length.
+        answers: (..., T) int64 tokens with 1 <= T <= maximum_length.
 
     Returns:
         int64 of shape (...).
 
     Raises:
-        ValueError: rows longer than the task allows.
+        ValueError: no whole numbers, or rows longer than the task allows.
+
+    >>> from testbed.arithmetic.vocabulary import encode
+    >>> parsed(ArithmeticTask(), torch.stack([encode("42$$"), encode("042$")]))
+    tensor([42, -1])
     """
-    T = answers.shape[-1]
-    if task.maximum_length < T:
-        raise ValueError(f"answers have {T} tokens; expected at most {task.maximum_length}")
+    T = (0, *whole_numbers("answers", answers, "(..., T)").shape)[-1]
+    if not 1 <= T <= task.maximum_length:
+        raise ValueError(f"answers have {T} tokens; expected at least 1 and at most {task.maximum_length}")
     ends = answers == END
     length = torch.where(ends.any(-1), ends.int().argmax(-1), 0)
     column = torch.arange(T, device=answers.device)
@@ -56,11 +60,17 @@ def rewards(task: ArithmeticTask, prompts: torch.Tensor, answers: torch.Tensor) 
     Returns:
         float64 in [0, 1], of the broadcast shape.
 
+    Raises:
+        ValueError: what `operands_of` and `parsed` raise, or leading axes that do not broadcast.
+
     >>> from testbed.arithmetic.vocabulary import encode
     >>> rewards(ArithmeticTask(), encode("07+35="), torch.stack([encode("42$$"), encode("042$"), encode("24$$")]))
     tensor([1., 0., 0.], dtype=torch.float64)
     """
     right, given = task.result(*operands_of(task, prompts)), parsed(task, answers)
+    if any(a != b and 1 not in (a, b) for a, b in zip(right.shape[::-1], given.shape[::-1], strict=False)):
+        shapes = f"{tuple(right.shape)} prompts and {tuple(given.shape)} answers"
+        raise ValueError(f"there are {shapes}; expected leading axes that broadcast, such as (M, 1) and (K,)")
     if not task.per_digit_credit:
         return (given == right).double()
     most = task.maximum_length

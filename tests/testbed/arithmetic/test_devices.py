@@ -6,8 +6,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from testbed.arithmetic import model, rollout
+from testbed.arithmetic.doors import sample_answers
+from testbed.arithmetic.evaluating import network_divergences
 from testbed.arithmetic.model import ModelConfig, answer_logits, logits, parameter_count
-from testbed.arithmetic.rollout import sample_answers
 from testbed.arithmetic.sampling import Sampler, behaviour_log_probs
 from testbed.arithmetic.task import ArithmeticTask, right_answers
 from testbed.arithmetic.trees import tree_log_probs
@@ -24,15 +25,14 @@ ASKED = {torch.ops.aten.is_nonzero.default, torch.ops.aten._local_scalar_dense.d
 
 
 class OnlyElsewhere(TorchDispatchMode):
-    """Refuses every tensor that an operation makes on another device; one number may be anywhere, as with CUDA."""
+    """Refuses every tensor that an operation makes on another device; one number may be anywhere, as with CUDA.
 
-    def __init__(self, answer=True):
-        super().__init__()
-        self.answer = answer
+    What is asked is whether answers go on, and whether prompts are well written.
+    """
 
     def __torch_dispatch__(self, function, types, args=(), kwargs=None):
         if function in ASKED:
-            return self.answer
+            return True
         found = function(*args, **(kwargs or {}))
         for made in tree_leaves(found):
             if isinstance(made, torch.Tensor) and made.ndim > 0 and made.device.type != ELSEWHERE.type:
@@ -71,13 +71,13 @@ WORK = {
     "rewards": lambda: rewards(TASK, tokens(3, 4), tokens(3, 3)),
     "right answers": lambda: right_answers(TASK, tokens(3, 4)),
     "trees": lambda: tree_log_probs(CONFIG, parameters(), TASK, tokens(3, 4)),
+    "divergences": lambda: network_divergences(CONFIG, parameters(), TASK, tokens(3, 4)).ess,
 }
 
 
 @pytest.mark.parametrize("name", WORK)
 def test_no_tensor_is_made_elsewhere_than_the_inputs_are(name):
-    # Answers go on being sampled; prompts are not written wrongly.
-    with OnlyElsewhere(answer=name not in ("rewards", "right answers")):
+    with OnlyElsewhere():
         assert WORK[name]().device == ELSEWHERE
 
 

@@ -8,13 +8,14 @@ import pytest
 import torch
 
 import theory
-from testbed.arithmetic import exact
-from testbed.arithmetic.exact import NetworkPrompt, evaluate, network_decomposition, network_moments, network_prompt
+from testbed.arithmetic.evaluating import evaluate
+from testbed.arithmetic.exact import NetworkPrompt, network_decomposition, network_moments, network_prompt
 from testbed.arithmetic.model import initial_parameters, model_for
+from testbed.arithmetic.rollout import sample_answers
 from testbed.arithmetic.sampling import Sampler
 from testbed.arithmetic.task import ArithmeticTask, all_prompts
 from testbed.arithmetic.tree import answer_tree
-from testbed.arithmetic.warmup import accuracy
+from testbed.arithmetic.trees import prefix_states, tree_log_probs
 
 TASK = ArithmeticTask(digits=1)
 PROMPTS = all_prompts(TASK)
@@ -245,87 +246,95 @@ def test_what_samplers_lose_is_said(sampler):
     m = network_moments(prompts(sampler=sampler), theory.Estimator("sequence", "outcome"), variance=False)
     assert (m.lost_mass > 0.01) == (sampler.top_p < 1.0)
     assert (m.relative_bias > 1e-3) == (sampler.top_p < 1.0)
-
-
-def test_three_policies_may_be_told_apart():
-    middle = 0.5 * (THETA + BEHAVIOUR)
-    m = network_moments(prompts(old_theta=middle), theory.Estimator("decoupled", "outcome"), variance=False)
-    plain = network_moments(prompts(), theory.Estimator("ppo_clip", "outcome"), variance=False)
-    assert np.abs(m.mean - plain.mean).max() > 1e-4
-
-
-def test_an_evaluation_is_that_of_every_answer():
-    found = evaluate(CONFIG, THETA, TASK, PROMPTS[[5, 38]])
-    p = []
-    for i in (5, 38):
-        pair = network_prompt(CONFIG, THETA, TASK, PROMPTS[i])
-        v = theory.values(pair.tree.process, pair.target)
-        p.append(v.expected_return)
-    assert found.accuracy == pytest.approx(np.mean(p), rel=1e-12)
-    for k in (1, 8, 128):
-        assert found.pass_at[k] == pytest.approx(np.mean([1 - (1 - x) ** k for x in p]), rel=1e-9)
-    assert found.pass_at[128] > found.pass_at[1]
-    assert 0.0 < found.entropy < np.log(11)
-    assert 1.0 <= found.length <= TASK.maximum_length
-    assert evaluate(CONFIG, THETA, TASK, PROMPTS[[5]], Sampler(temperature=0.0)).accuracy in (0.0, 1.0)
-
-
-def test_an_evaluation_agrees_with_the_right_answers_alone(monkeypatch):
-    task = ArithmeticTask(reversed_answers=True)
-    config = model_for(task, layers=1, width=8, heads=2)
-    theta, some = 2.0 * initial_parameters(config, 3, torch.float64), all_prompts(task)[::400]
-    found = evaluate(config, theta, task, some)
-    alone = accuracy(task, config, theta, some)
-    assert found.accuracy == pytest.approx(alone.sampled, rel=1e-10)
-    assert found.expected_reward == pytest.approx(alone.sampled, rel=1e-10)
-    assert found.greedy_accuracy == alone.greedy
-    monkeypatch.setattr(exact, "_PREFIXES", 3000)
-    chunked = evaluate(config, theta, task, some)
-    assert chunked.entropy == pytest.approx(found.entropy, rel=1e-12)
-    assert chunked.pass_at == pytest.approx(found.pass_at, rel=1e-9)
-    single = evaluate(config, theta.float(), task, some)
-    assert single.accuracy == pytest.approx(found.accuracy, rel=1e-3)
-    # Negative control: another network.
-    assert evaluate(config, -theta, task, some).accuracy != pytest.approx(found.accuracy, rel=1e-2)
+    each = [network_moments(prompt, ESTIMATORS[1], variance=False).lost_mass for prompt in prompts(sampler=sampler)]
+    assert m.lost_mass == pytest.approx(np.mean(each), rel=1e-12)
+    # Negative control: the prompts lose different amounts.
+    assert sampler.top_p == 1.0 or abs(each[0] - each[1]) > 1e-3
 
 
 @pytest.mark.parametrize(
-    "sampler", [None, Sampler(temperature=0.8), Sampler(top_k=5)], ids=["plain", "tempered", "few"]
+    "sampler", [Sampler(weights="bf16"), Sampler(logits="bf16"), Sampler(temperature=0.7, top_p=0.8)]
 )
-def test_an_evaluation_is_that_of_the_process(sampler):
-    task = replace(TASK, per_digit_credit=True)
-    found = evaluate(CONFIG, THETA, task, PROMPTS[7:20], sampler)
-    rows = []
-    for prompt in PROMPTS[7:20]:
-        pair = network_prompt(CONFIG, THETA, task, prompt, sampler=sampler)
-        process, p = pair.tree.process, pair.behaviour.probabilities
-        v, S = theory.values(process, pair.behaviour), pair.tree.prefixes
-        right = v.occupancy[-1][S:] @ (process.terminal_reward[S:] == 1.0)
-        visits = v.occupancy[:-1, :S].sum(axis=0)
-        with np.errstate(divide="ignore", invalid="ignore"):
-            entropy = -np.where(p > 0.0, p * np.log(p), 0.0)[:S].sum(axis=1)
-        likeliest = theory.SoftmaxPolicy(np.where(p == p.max(axis=1, keepdims=True), 0.0, -np.inf))
-        greedy = theory.values(process, likeliest).occupancy[-1][S:] @ (process.terminal_reward[S:] == 1.0)
-        rows.append((v.expected_return, right, greedy, visits @ entropy, visits.sum()))
-    reward, right, greedy, entropy, tokens = np.array(rows).T
-    assert found.expected_reward == pytest.approx(reward.mean(), rel=1e-11)
-    assert found.accuracy == pytest.approx(right.mean(), rel=1e-11)
-    assert found.greedy_accuracy == greedy.mean()
-    assert found.entropy == pytest.approx(entropy.sum() / tokens.sum(), rel=1e-11)
-    assert found.length == pytest.approx(tokens.mean(), rel=1e-11)
-    # Negative control: partial credit is not accuracy.
-    assert found.expected_reward > 1.05 * found.accuracy
+def test_what_is_sampled_from_is_what_the_exact_engines_take(sampler):
+    """Recorded along answers with a cache, and on the tree of all answers, twice."""
+    drawn = sample_answers(
+        CONFIG, BEHAVIOUR, PROMPTS[[5]], 3, per_prompt=200, sampler=sampler, generator=torch.Generator().manual_seed(0)
+    )
+    states, recorded = prefix_states(drawn.answers), drawn.behaviour_log_probs[drawn.mask]
+
+    def along(table):
+        return torch.tensor(table)[states, drawn.answers][drawn.mask]
+
+    pair, plain = (
+        network_prompt(CONFIG, THETA, TASK, PROMPTS[5], behaviour_theta=BEHAVIOUR, sampler=s) for s in (sampler, None)
+    )
+    found = along(pair.behaviour.log_probabilities[: pair.tree.prefixes])
+    torch.testing.assert_close(found, recorded, rtol=0, atol=1e-12)
+    on_tree = tree_log_probs(CONFIG, BEHAVIOUR, TASK, PROMPTS[[5]], sampler)[0]
+    torch.testing.assert_close(along(on_tree.numpy()), recorded, rtol=0, atol=1e-12)
+    # Negative control: what the sampler does matters.
+    assert (along(plain.behaviour.log_probabilities[: pair.tree.prefixes]) - recorded).abs().max() > 1e-2
+
+
+def test_the_behaviour_policy_is_computed_in_the_dtype_of_its_parameters():
+    single = BEHAVIOUR.float()
+    pair = network_prompt(CONFIG, THETA, TASK, PROMPTS[5], behaviour_theta=single)
+    found = pair.behaviour.log_probabilities[: pair.tree.prefixes]
+    np.testing.assert_allclose(found, tree_log_probs(CONFIG, single, TASK, PROMPTS[5])[0].numpy(), rtol=0, atol=1e-14)
+    other = tree_log_probs(CONFIG, single.double(), TASK, PROMPTS[5])[0].numpy()
+    assert 1e-9 < np.abs(found - other).max() < 1e-4
+
+
+def test_three_policies_may_be_told_apart():
+    middle, estimator = 0.5 * (THETA + BEHAVIOUR), theory.Estimator("decoupled", "outcome")
+    m = network_moments(prompts(old_theta=middle), estimator, variance=False)
+    plain = network_moments(prompts(), theory.Estimator("ppo_clip", "outcome"), variance=False)
+    assert np.abs(m.mean - plain.mean).max() > 1e-4
+    parts = network_decomposition(prompts(old_theta=middle), estimator)
+    np.testing.assert_allclose(sum(parts.values()), m.bias, rtol=0, atol=1e-11)
+    # Negative control: the terms of another policy in the middle sum to something else.
+    other = network_decomposition(prompts(old_theta=THETA), estimator)
+    assert np.abs(sum(other.values()) - m.bias).max() > 1e-4
+
+
+def test_a_lag_is_passed_on():
+    estimator = theory.Estimator(theory.weight("decoupled", anchor="lag"), "outcome")
+    three, one = (network_moments(prompts(), estimator, variance=False, lag=lag) for lag in (3, 1))
+    assert np.abs(three.mean - one.mean).max() > 1e-4
+    parts = network_decomposition(prompts(), estimator, lag=3)
+    np.testing.assert_allclose(sum(parts.values()), three.bias, rtol=0, atol=1e-11)
+    assert np.abs(sum(parts.values()) - one.bias).max() > 1e-4
+
+
+def test_one_prompt_is_a_list_of_one():
+    pair, estimator = prompts()[0], ESTIMATORS[1]
+    np.testing.assert_array_equal(network_moments(pair, estimator).mean, network_moments([pair], estimator).mean)
+    for one, other in zip(*(network_decomposition(p, estimator).values() for p in (pair, (pair,))), strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_prompts_and_estimators_that_do_not_go_together_are_refused():
+    pair, small = prompts()[0], model_for(TASK, layers=1, width=4)
+    elsewhere = network_prompt(CONFIG, 2.0 * THETA, TASK, PROMPTS[38])
+    smaller = network_prompt(small, initial_parameters(small, 0), TASK, PROMPTS[38])
+    batch = theory.Estimator("token", "outcome", reduction=theory.reduction("token_mean", batch=4))
+    for of in (network_moments, network_decomposition):
+        for given, sentence in (
+            ([], "prompts is empty; expected at least one"),
+            ([pair, elsewhere], r"prompts\[1\] is of another theta than prompts\[0\]"),
+            ([pair, smaller], r"prompts\[1\] is of another theta"),
+            ([PROMPTS[5]], r"prompts\[0\] is a Tensor; expected what network_prompt gives"),
+        ):
+            with pytest.raises(ValueError, match=sentence):
+                of(given, ESTIMATORS[1])
+        with pytest.raises(ValueError, match=r"token_mean\(batch=4\) mixes answers to several prompts"):
+            of([pair], batch)
+        with pytest.raises(ValueError, match=r"estimator is 'token'; expected theory\.Estimator"):
+            of([pair], "token")
 
 
 def test_what_cannot_be_computed_is_refused():
-    with pytest.raises(ValueError, match="prompts is empty; expected at least one"):
-        network_moments([], ESTIMATORS[0])
-    batch = theory.Estimator("token", "outcome", reduction=theory.reduction("token_mean", batch=4))
-    with pytest.raises(ValueError, match=r"token_mean\(batch=4\) mixes answers to several prompts"):
-        network_moments(prompts(), batch)
     with pytest.raises(ValueError, match="depend on all 8 trajectories of a draw"):
         network_moments(prompts(), theory.Estimator("m2po", theory.group(8)), variance=False)
-    with pytest.raises(ValueError, match="prompts is empty; expected at least one"):
-        evaluate(CONFIG, THETA, TASK, PROMPTS[:0])
     with pytest.raises(ValueError, match="have 111111 prefixes; expected at most 20000"):
         answer_tree(ArithmeticTask(digits=3, slack=1), all_prompts(ArithmeticTask(digits=3))[0])

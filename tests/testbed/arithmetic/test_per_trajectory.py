@@ -123,6 +123,35 @@ def test_chunks_change_nothing(monkeypatch):
     torch.testing.assert_close(score_products(config, theta, ONE, PROMPTS[ONE]), whole, rtol=1e-12, atol=1e-12)
 
 
+@pytest.mark.parametrize("scale", [1.0, 10.0, 14.0, 18.0])  # up to 1e-17 are left to the others
+def test_scores_of_a_confident_policy_keep_their_digits(scale):
+    """|z|^2 of the likeliest action, whose log-probability is -log(1 + what the others are to it)."""
+    config, theta = network(SMALL)
+    unpack(config, theta).head.mul_(scale)
+    policy = tree_logits(config, theta, SMALL, PROMPTS[SMALL][None])[0]
+    left = policy.softmax(-1).sort(-1).values[:, :-1].sum(-1)
+    state = int(left.argmin())
+    likeliest = int(policy[state].argmax())
+
+    def log_prob(theta):
+        row = tree_logits(config, theta, SMALL, PROMPTS[SMALL][None])[0, state]
+        others = torch.cat([row[:likeliest], row[likeliest + 1 :]])
+        return -torch.log1p((others - row[likeliest]).exp().sum())
+
+    truth = float((grad(log_prob)(theta) ** 2).sum())
+    depth = int(state > 0)
+    found = float(score_products(config, theta, SMALL, PROMPTS[SMALL])[state, likeliest, depth, depth])
+    assert found == pytest.approx(truth, rel=1e-9)
+    jacobian = torch.func.jacrev(lambda t: tree_logits(config, t, SMALL, PROMPTS[SMALL][None])[0].reshape(-1))(theta)
+    slow = products_along_paths((jacobian @ jacobian.T).numpy(), policy.softmax(-1).numpy(), SMALL.maximum_length)
+    assert slow[state, likeliest, depth, depth] == pytest.approx(truth, rel=1e-9)
+    # The control: 1 - p has lost those digits.
+    one_hot = torch.eye(11, dtype=torch.float64)[likeliest]
+    naive = jacobian.reshape(-1, 11, len(theta))[state].T @ (one_hot - policy[state].softmax(-1))
+    lost = abs(float(naive @ naive) / truth - 1.0)
+    assert (lost > 1e-7) == (scale > 1.0)
+
+
 def linear_policies(seed=0, size=5):
     """A network whose logits are linear in theta, as the theory's policy and as one of a network."""
     tree, rng = answer_tree(SMALL, PROMPTS[SMALL]), np.random.default_rng(seed)

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 import testbed
 from testbed.arithmetic.splitting import split
-from testbed.arithmetic.task import ArithmeticTask, all_prompts, operands_of, right_answers
+from testbed.arithmetic.task import ArithmeticTask, all_prompts, operands_of, prompts_of, right_answers
 from testbed.arithmetic.verifier import parsed, rewards
 from testbed.arithmetic.vocabulary import ANSWER_TOKENS, END, SYMBOLS, decode, encode
 
@@ -115,6 +115,77 @@ def test_credit_counts_places_from_the_lowest():
     np.testing.assert_allclose(found, [1, 1 / 2, 2 / 3, 1 / 2, 0, 0, 0])
 
 
+# Prompts that read like some task's, and are none of this one's.
+STRANGE = [
+    (ArithmeticTask(), "07*35=", "dd+dd=", 99), (ArithmeticTask(), "07$350", "dd+dd=", 99),
+    (ArithmeticTask(), "0735+=", "dd+dd=", 99), (ArithmeticTask("multiplication"), "07+35=", "dd*dd=", 99),
+    (ArithmeticTask("modular_addition", modulus=7), "99+99=", "dd+dd=", 6),
+    (ArithmeticTask("modular_addition", modulus=7), "03+07=", "dd+dd=", 6),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("task", "text", "form", "most"), STRANGE)
+def test_prompts_of_another_task_are_neither_paid_nor_graded(task, text, form, most):
+    sentence = re.escape(f"a prompt is '{text}'; expected '{form}' with digits d and operands from 0 to {most}")
+    own, strange = all_prompts(task)[:3], encode(text)
+    for call in (
+        lambda p: operands_of(task, p), lambda p: right_answers(task, p), lambda p: rewards(task, p, encode("2$"))
+    ):  # fmt: skip
+        with pytest.raises(ValueError, match=sentence):
+            call(torch.cat([own, strange[None]]))
+        call(own)  # the control
+
+
+def test_operands_and_tokens_of_another_kind_are_refused():
+    task, one = ArithmeticTask(), torch.tensor([1])
+    for first, second, sentence in (
+        (torch.tensor([735]), one, "first contains 735; expected operands from 0 to 99"),
+        (one, torch.tensor([-3]), "second contains -3; expected operands from 0 to 99"),
+        (one, torch.tensor([1, 2]), "first has shape (1,) and second (2,); expected (N,) of both"),
+        (one[0], one[0], "first has shape () and second (); expected (N,) of both"),
+        (one.double(), one, "first has dtype torch.float64; expected (N,) whole numbers"),
+        (7, 35, "first is 7; expected (N,) whole numbers"),
+    ):
+        with pytest.raises(ValueError, match=re.escape(sentence)):
+            prompts_of(task, first, second)
+    with pytest.raises(ValueError, match="operands from 0 to 6"):
+        prompts_of(ArithmeticTask("modular_addition", modulus=7), one, torch.tensor([7]))
+    prompt, answer = encode("07+35="), encode("42$$")
+    for call, sentence in (
+        (lambda: operands_of(task, prompt.float()), "prompts has dtype torch.float32; expected"),
+        (lambda: operands_of(task, prompt[0]), "prompts have no axis; expected 6"),
+        (lambda: rewards(task, prompt, answer.float()), "answers has dtype torch.float32; expected"),
+        (lambda: rewards(task, prompt, answer.bool()), "answers has dtype torch.bool; expected"),
+        (lambda: rewards(task, prompt, answer[:0]), "answers have 0 tokens; expected at least 1 and at most 4"),
+        (lambda: parsed(task, "42$"), "answers is '42$'; expected (..., T) whole numbers"),
+        (lambda: rewards(task, prompt.expand(3, -1), answer.expand(2, -1)), "there are (3,) prompts and (2,) answers"),
+    ):
+        with pytest.raises(ValueError, match=re.escape(sentence)):
+            call()
+    # The control: integers of other sizes are tokens all the same.
+    assert float(rewards(task, prompt.to(torch.int32), answer.to(torch.uint8))) == 1.0
+    assert torch.equal(prompts_of(task, one.to(torch.uint8), one.to(torch.int16)), encode("01+01=")[None])
+
+
+def test_right_answers_keep_leading_axes():
+    task = ArithmeticTask(reversed_answers=True)
+    prompts = all_prompts(task)[:60]
+    table = right_answers(task, prompts.unflatten(0, (3, 4, 5)))
+    assert torch.equal(table.flatten(0, 2), right_answers(task, prompts))
+    assert torch.equal(right_answers(task, prompts[7]), table[0, 1, 2])
+
+
+def test_who_changes_a_split_changes_it_for_nobody_else():
+    task = ArithmeticTask(digits=1)
+    before = split(task).held_out
+    changed = split(task)
+    changed.held_out[0] += 1
+    changed.training.zero_()
+    assert torch.equal(split(task).held_out, before)
+    assert not torch.equal(changed.held_out, before)
+    assert split(task).training.any()
+
+
 def test_leading_axes_of_rewards_broadcast_to_a_table():
     task = ArithmeticTask(digits=1)
     prompts, answers = all_prompts(task)[:30], right_answers(task, all_prompts(task))
@@ -191,6 +262,8 @@ def test_the_split_is_the_same_in_another_process_and_for_other_rewards():
         ({"reversed_answers": 1}, "reversed_answers is 1"),
         ({"slack": -1}, "slack is -1"),
         ({"slack": 15}, "slack is 15; expected a whole number from 0 to 14"),
+        ({"slack": 1.5}, "slack is 1.5; expected a whole number from 0 to 14"),
+        ({"digits": "2"}, "digits is '2'; expected a whole number from 1 to 3"),
     ],
 )
 def test_tasks_without_meaning_are_refused(options, sentence):
@@ -202,9 +275,9 @@ def test_rows_of_another_shape_are_refused():
     task = ArithmeticTask()
     with pytest.raises(ValueError, match="prompts have 5 tokens; expected 6"):
         rewards(task, encode("7+35="), encode("42$"))
-    with pytest.raises(ValueError, match="not written in digits"):
+    with pytest.raises(ValueError, match=r"a prompt is '\+7\+35='; expected 'dd\+dd='"):
         rewards(task, encode("+7+35="), encode("42$"))
-    with pytest.raises(ValueError, match="answers have 5 tokens; expected at most 4"):
+    with pytest.raises(ValueError, match="answers have 5 tokens; expected at least 1 and at most 4"):
         parsed(task, encode("42$$$"))
     with pytest.raises(ValueError, match="share is 1"):
         split(task, 1.0)

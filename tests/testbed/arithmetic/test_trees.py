@@ -1,6 +1,7 @@
 """Trees of several prompts at once: against rows of whole answers, the exact theory, and every answer by itself."""
 
 import itertools
+import re
 
 import numpy as np
 import pytest
@@ -233,6 +234,42 @@ def test_derivatives_pass_where_a_sampler_draws_nothing():
     (gradient,) = torch.autograd.grad((entropy + tokens).sum(), leaf)
     assert gradient.isfinite().all()
     assert gradient.abs().max() > 1e-6
+
+
+def test_tables_that_do_not_fit_are_refused():
+    config, theta = network(SMALL)
+    pi, paid = tree_log_probs(config, theta, SMALL, some(SMALL)), tree_rewards(SMALL, some(SMALL))
+    for call, sentence in (
+        (lambda: tree_divergences(SMALL, pi, pi[:1]), "policy_log_probs are of 3 prompts and behaviour_log_probs of 1"),
+        (lambda: tree_divergences(SMALL, pi, paid), "behaviour_log_probs has probabilities that sum to 11"),
+        (lambda: tree_values(SMALL, pi, paid), "log_probs has probabilities that sum to 11 at [0, 0]; expected 1"),
+        (lambda: tree_values(SMALL, paid[:1], pi), "rewards are of 1 prompts and log_probs of 3; expected as many"),
+        (lambda: tree_values(SMALL, paid[:, :7], pi), "rewards has shape (3, 7, 11); expected (M, 11, 11)"),
+        (lambda: tree_visits(SMALL, pi[0]), "log_probs has shape (11, 11); expected (M, 11, 11)"),
+        (lambda: tree_visits(ONE, pi), "log_probs has shape (3, 11, 11); expected (M, 111, 11)"),
+        (lambda: tree_entropy(SMALL, pi.exp()), "log_probs has probabilities that sum to"),
+        (lambda: tree_entropy(SMALL, pi + 1e-7), "log_probs has probabilities that sum to 1.0000001 at [0, 0]"),
+        (lambda: tree_entropy(SMALL, pi.numpy()), "log_probs is a ndarray; expected a torch.Tensor"),
+    ):
+        with pytest.raises(ValueError, match=re.escape(sentence)):
+            call()
+    # The control: the same in single precision is let in.
+    torch.testing.assert_close(tree_visits(SMALL, pi.float()), tree_visits(SMALL, pi), rtol=1e-5, atol=1e-7)
+
+
+def test_of_a_policy_that_is_not_a_number_nothing_is_known():
+    """It passes, because to a training run it is a finding, and never as a number."""
+    config, theta = network(SMALL)
+    pi = tree_log_probs(config, theta, SMALL, some(SMALL))
+    for sampler in (None, Sampler(), Sampler(temperature=0.0), Sampler(top_p=0.9)):
+        nothing = tree_log_probs(config, torch.nan * theta, SMALL, some(SMALL), sampler)
+        assert nothing.isnan().all()
+        values = tree_values(SMALL, tree_rewards(SMALL, some(SMALL)), nothing)
+        assert values.expected_reward.isnan().all()
+        assert tree_entropy(SMALL, nothing)[0].isnan().all()
+        for apart in (tree_divergences(SMALL, pi, nothing), tree_divergences(SMALL, nothing, pi)):
+            both = (apart.kl_behaviour_policy, apart.kl_policy_behaviour, apart.ess, apart.lost_mass)
+            assert torch.stack(both).isnan().all()
 
 
 def test_what_does_not_fit_is_refused():
