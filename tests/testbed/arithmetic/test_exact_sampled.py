@@ -12,6 +12,7 @@ from testbed.arithmetic.model import answer_logits, initial_parameters, model_fo
 from testbed.arithmetic.rollout import sample_answers
 from testbed.arithmetic.sampling import Sampler
 from testbed.arithmetic.task import ArithmeticTask, all_prompts
+from testbed.arithmetic.trees import prefix_states, tree_log_probs
 from testbed.arithmetic.verifier import rewards
 
 # torch's own forward-mode rules are still compiled by what it has deprecated.
@@ -72,6 +73,69 @@ def test_sampled_estimates_cover_the_exact_mean_and_spread(weight, sampler):
     # Negative control: another estimator's mean, and twice the spread.
     assert np.abs(values.mean(axis=0) - wrong @ directions.T.numpy())[0] > bound * error[0]
     assert abs(square.mean() - 2.0 * spread) > allowed
+
+
+BATCHES, BATCH = 300, 1000
+NOMINAL = 0.95
+COVERED = [
+    (theory.Estimator("minpro", theory.group(4)), Sampler()),
+    (theory.Estimator("token", theory.group(4, "leave_one_out", "none")), Sampler(temperature=1.1, top_p=0.95)),
+    (theory.Estimator("minpro", "outcome", reduction="length_mean"), Sampler(top_k=6)),
+]
+
+
+def drawn_estimates(estimator, sampler, directions):
+    """(BATCHES, BATCH, K) <g_hat, d> of draws of an estimator: by scores along each direction, read from the tree."""
+    size = estimator.trajectories_per_draw
+    drawn = sample_answers(
+        CONFIG, BEHAVIOUR, PROMPT, TASK.maximum_length, per_prompt=BATCHES * BATCH * size, sampler=sampler,
+        generator=torch.Generator().manual_seed(9),
+    )  # fmt: skip
+    states, mask = prefix_states(drawn.answers), drawn.mask
+    table = tree_log_probs(CONFIG, THETA, TASK, PROMPT)[0]
+    slopes = [jvp(lambda t: tree_log_probs(CONFIG, t, TASK, PROMPT)[0], (THETA,), (d,))[1] for d in directions]
+    log_ratio = torch.where(mask, table[states, drawn.answers] - drawn.behaviour_log_probs, 0.0)
+    paid = rewards(TASK, PROMPT, drawn.answers)
+    if size > 1:
+        centred = paid.view(-1, size) - paid.view(-1, size).mean(1, keepdim=True)
+        if estimator.signal.centre == "leave_one_out":
+            centred = centred * size / (size - 1)
+        if estimator.signal.scale == "std":
+            centred = centred / (paid.view(-1, size).std(1, keepdim=True) + 1e-6)
+        paid = centred.reshape(-1)
+    # m_t rho_t, or rho_t.
+    ratio, before = log_ratio.exp(), torch.zeros_like(log_ratio)
+    if estimator.weight.name == "minpro":
+        for t in range(1, log_ratio.shape[1]):
+            before[:, t] = log_ratio[:, :t].amin(1)
+    tokens = torch.where(mask, before.exp() * ratio * paid[:, None], 0.0)
+    if estimator.reduction.name == "length_mean":
+        tokens = tokens / mask.sum(1, keepdim=True)
+    found = [(tokens * slope[states, drawn.answers]).sum(1).view(-1, size).mean(1) for slope in slopes]
+    return torch.stack(found, 1).view(BATCHES, BATCH, -1).numpy()
+
+
+@pytest.mark.parametrize(("estimator", "sampler"), COVERED, ids=["group", "truncated group", "truncated"])
+def test_intervals_of_sampled_estimates_cover_the_exact_mean_at_the_nominal_rate(estimator, sampler):
+    """300 intervals of 95 per cent, each of 1,000 draws; at the nominal rate a false alarm in a million directions."""
+    prompt = network_prompt(CONFIG, THETA, TASK, PROMPT[0], behaviour_theta=BEHAVIOUR, sampler=sampler)
+    other = theory.Estimator("none", estimator.signal, reduction=estimator.reduction)
+    mean, wrong = (network_moments([prompt], e, variance=False).mean for e in (estimator, other))
+    random = torch.randn((2, len(THETA)), generator=torch.Generator().manual_seed(3), dtype=torch.float64)
+    directions = torch.cat([torch.from_numpy(wrong - mean)[None], random])
+    values = drawn_estimates(estimator, sampler, directions)
+    half = stats.norm.isf((1.0 - NOMINAL) / 2) * values.std(axis=1, ddof=1) / np.sqrt(BATCH)
+    lowest, highest = stats.binom.ppf([FALSE_ALARM / 2, 1.0 - FALSE_ALARM / 2], BATCHES, NOMINAL)
+
+    def covered(truth):
+        return (np.abs(values.mean(axis=1) - truth @ directions.T.numpy()) < half).sum(axis=0)
+
+    assert (lowest <= covered(mean)).all()
+    assert (covered(mean) <= highest).all()
+    # Negative control: another estimator's mean, and intervals of half the width.
+    assert covered(wrong)[0] < lowest
+    half = 0.5 * half
+    assert (covered(mean) < lowest).all()
 
 
 def test_squared_norms_of_sampled_gradients_cover_the_exact_one_on_longer_answers():
