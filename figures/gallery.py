@@ -174,13 +174,26 @@ def _cosines(folder: Path) -> str:
     )
 
 
+def _rates(folder: Path) -> str:
+    rows = _rows(folder / "accuracy_by_learning_rate.csv")
+    rate, three = 4e-4, {"token": "the token ratio", "minpro": "MinPRO without a clip", "gspo(clip=(0.8, 1.2))": "GSPO"}
+    ends = {w: 100 * _one(rows, "mean", staleness=32, weight=w, learning_rate=rate) for w in three}
+    said = ", ".join(f"{three[w]} at {end:.0f} %" for w, end in ends.items())
+    return (
+        f"With rollouts 32 updates old and a learning rate of {rate:g} {said}; the base model has "
+        f"{100 * float(rows[0]['base']):.0f} %."
+    )
+
+
 def _floors(folder: Path) -> str:
-    rows = _rows(folder / "floor_by_length.csv")
+    rows, exact = _rows(folder / "floor_by_length.csv"), _rows(folder / "floor_by_length_exact.csv")
     task = [r for r in rows if r["task"] == "2-digit addition" and r["position"] != "all"]
     first, last = (100 * float(task[place]["share"]) for place in (0, -1))
+    far = {t: 100 * _one(exact, "share", kl_token=0.01, position=t) for t in (1, 10, 1000)}
     return (
         f"In 2-digit addition {first:.0f} % of the first tokens and {last:.0f} % of the last stand at the floor of "
-        "MinPRO's clip."
+        f"MinPRO's clip; of independent tokens that are 0.01 nats away {far[1]:.0f} % of the first do, {far[10]:.0f} % "
+        f"of the tenth and {far[1000]:.0f} % of the thousandth, exactly."
     )
 
 
@@ -195,6 +208,7 @@ SENTENCES: dict[str, Callable[[Path], str]] = {
 """Per figure of a sweep, its sentence from the data in a folder."""
 EXPERIMENT_SENTENCES: dict[str, Callable[[Path], str]] = {
     "learning_curves": _curves,
+    "accuracy_by_learning_rate": _rates,
     "cosine_along_training": _cosines,
     "floor_by_length": _floors,
 }

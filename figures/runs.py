@@ -5,7 +5,8 @@ from __future__ import annotations
 import importlib
 import json
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +15,10 @@ import numpy as np
 from figures import style
 from figures.data import NothingToDrawError, Row, Table, only, read_csv, write_csv
 
-EXPERIMENT_FIGURES = ("learning_curves", "cosine_along_training", "floor_by_length")
+EXPERIMENT_FIGURES = ("learning_curves", "accuracy_by_learning_rate", "cosine_along_training", "floor_by_length")
 TABLES = ("runs.parquet", "curves.parquet")
-# A stranger to the house style that would share its colour with MinPRO, beside which it stands.
-_OWN = {"gspo": {"color": "#009E73"}}
+# Strangers to the house style that would share their colour with MinPRO, beside which they stand, or with each other.
+_OWN = {"gspo": {"color": "#009E73"}, "m2po": {"color": "#882255"}}
 _ROWS = {"token": "token-level", "prefix": "prefix or sequence"}
 
 
@@ -149,43 +150,58 @@ def _steps(panel: Table, column: str) -> list[int]:
 def draw_along(
     results: Path, out: Path, name: str, rows: list[Row], *, label: str, title: str, scale: float = 1.0
 ) -> list[Path]:
-    """A row of panels per level of methods, a column per staleness; the first reference is in every row."""
+    """Panels against updates, as `panels` has them."""
     settings = settings_of(results)
-    methods, looks = settings["methods"], looks_of(settings["methods"])
+    looks, repeated = looks_of(settings["methods"]), settings["references"][:1]
+
+    def fill(ax: Any, k: int, methods: list[str]) -> None:
+        for method in methods:
+            line = [r for r in rows if (r["staleness"], r["method"]) == (k, method) and np.isfinite(r["mean"])]
+            # Markers stand apart, each method's at places of its own.
+            every = max(len(line) // 4, 1)
+            draw_line(
+                ax, line, "step", scale, label=method, linewidth=2.4 if method in repeated else 1.3,
+                markevery=(methods.index(method) % every, every), **looks[method],
+            )  # fmt: skip
+
     lags = sorted({row["staleness"] for row in rows})
-    repeated = settings["references"][:1]
-    # A row of the repeated method alone would show nothing that the other does not.
-    levels = [level for level in _ROWS if any(m["level"] == level and m["name"] not in repeated for m in methods)]
-    levels = levels or [methods[0]["level"]]
-    width = max(9.6, 2.4 * len(lags))
-    with style.subplots(len(levels), len(lags), (width, 2.45 * len(levels) + 1.3), sharex=True, sharey=True) as (
-        figure,
-        axes,
-    ):
-        for i, level in enumerate(levels):
-            shown = [m["name"] for m in methods if m["level"] == level or m["name"] in repeated]
-            for j, k in enumerate(lags):
-                _panel(axes[i, j], [r for r in rows if r["staleness"] == k], shown, looks, scale, repeated)
-                if i == 0:
-                    axes[i, j].set_title(f"K = {k}" + (" (on policy)" if k == 0 else ""))
-                if i == len(levels) - 1:
-                    axes[i, j].set_xlabel("updates")
-            axes[i, 0].set_ylabel(f"{_ROWS[level]} weights\n{label}")
-        figure.suptitle(title, x=0.01, ha="left")
-        style.legend_below(figure, axes, columns=5)
+    with panels(settings, lags, label, "updates", title) as (figure, cells):
+        for ax, k, methods in cells:
+            fill(ax, k, methods)
+        style.legend_below(figure, np.array([ax for ax, *_ in cells]), columns=5)
         return [*style.save(figure, out, name), write_csv(out / f"{name}.csv", rows)]
 
 
-def _panel(
-    ax: Any, rows: list[Row], shown: list[str], looks: Mapping[str, dict[str, Any]], scale: float, bold: list[str]
-) -> None:
-    for method in shown:
-        line = [row for row in rows if row["method"] == method and np.isfinite(row["mean"])]
-        step = [row["step"] for row in line]
-        mean, low, high = (scale * np.array([row[c] for row in line]) for c in ("mean", "low", "high"))
-        look = looks[method]
-        ax.fill_between(step, low, high, color=look["color"], alpha=0.13, linewidth=0)
-        # Markers stand apart, each method's at places of its own.
-        every = max(len(line) // 4, 1)
-        width = 2.4 if method in bold else 1.3
-        ax.plot(step, mean, label=method, linewidth=width, markevery=(shown.index(method) % every, every), **look)
+@contextmanager
+def panels(
+    settings: Mapping[str, Any], lags: list[int], label: str, below: str, title: str
+) -> Iterator[tuple[Any, list[tuple[Any, int, list[str]]]]]:
+    """A row of panels per level of methods, a column per staleness: the figure, and (axes, K, methods) of each panel.
+
+    The first reference is in every row.
+    """
+    methods, repeated = settings["methods"], settings["references"][:1]
+    # A row of the repeated method alone would show nothing that the other does not.
+    levels = [level for level in _ROWS if any(m["level"] == level and m["name"] not in repeated for m in methods)]
+    levels = levels or [methods[0]["level"]]
+    size = (max(9.6, 2.4 * len(lags)), 2.45 * len(levels) + 1.3)
+    with style.subplots(len(levels), len(lags), size, sharex=True, sharey=True) as (figure, axes):
+        cells = []
+        for i, level in enumerate(levels):
+            guests = [name for name in repeated if all(m["level"] != level for m in methods if m["name"] == name)]
+            shown = [m["name"] for m in methods if m["level"] == level or m["name"] in repeated]
+            axes[i, 0].set_ylabel(f"{_ROWS[level]} weights{''.join(f', and {name}' for name in guests)}\n{label}")
+            cells += [(axes[i, j], k, shown) for j, k in enumerate(lags)]
+        for j, k in enumerate(lags):
+            axes[0, j].set_title(f"K = {k}" + (": every weight is 1" if k == 0 else ""))
+            axes[-1, j].set_xlabel(below)
+        figure.suptitle(title, x=0.01, ha="left")
+        yield figure, cells
+
+
+def draw_line(ax: Any, rows: list[Row], across: str, scale: float, **look: Any) -> None:
+    """A line of means over its band of intervals."""
+    x = [row[across] for row in rows]
+    mean, low, high = (scale * np.array([row[c] for row in rows]) for c in ("mean", "low", "high"))
+    ax.fill_between(x, low, high, color=look["color"], alpha=0.13, linewidth=0)
+    ax.plot(x, mean, **look)

@@ -10,11 +10,17 @@ import pytest
 from scipy import stats
 
 from figures import __main__ as command
-from figures import cosine_along_training, floor_by_length, learning_curves, runs
+from figures import accuracy_by_learning_rate, cosine_along_training, floor_by_length, learning_curves, runs
 from tests.testbed.arithmetic.experiment import fake
 from tests.testbed.arithmetic.experiment.fake import SMALL
 
-MODULES = (learning_curves, cosine_along_training, floor_by_length)
+MODULES = (learning_curves, accuracy_by_learning_rate, cosine_along_training, floor_by_length)
+
+
+def drawn(name):
+    """The files of a figure."""
+    more = [f"{name}_exact.csv"] if name == "floor_by_length" else []
+    return {f"{name}.{kind}" for kind in ("png", "svg", "csv")} | {*more}
 
 
 @pytest.fixture(scope="module")
@@ -78,8 +84,51 @@ def breaking(options):
     return run
 
 
-def test_floors_are_those_of_the_length_study(folder, tmp_path, read):
+def test_accuracies_are_those_of_the_tuning_runs(folder, tmp_path, read):
+    rows = read(accuracy_by_learning_rate.draw(folder, tmp_path)[-1])
+    assert len(rows) == 2 * 3 * 4
+    for row in rows:
+        options = {**SMALL.training, "weight": row["weight"], "staleness": int(row["staleness"])}
+        made = [
+            fake.train({**options, "learning_rate": float(row["learning_rate"]), "seed": seed})
+            for seed in SMALL.tuning_seeds
+        ]
+        mean, low, high = expected([run.log["accuracy"][-1] for run in made])
+        assert float(row["mean"]) == pytest.approx(mean, rel=1e-9)
+        assert float(row["low"]) == pytest.approx(max(low, 0.0), rel=1e-9, abs=1e-12)
+        assert float(row["high"]) == pytest.approx(min(high, 1.0), rel=1e-9)
+        assert int(row["collapsed"]) == sum(run.collapsed_at is not None for run in made)
+        assert 0.3 < float(row["base"]) < 0.5
+    assert sum(int(row["collapsed"]) for row in rows) > 0
+
+
+def test_exact_floors_are_those_of_plain_sums(folder, tmp_path, read):
     rows = read(floor_by_length.draw(folder, tmp_path)[-1])
+    log_ratio, chance = floor_by_length.token_law(10, kl=0.1)
+    ratio = np.exp(log_ratio)
+    for row in rows:
+        t, share = int(row["position"]), float(row["share"])
+        if float(row["kl_token"]) == 0.1 and t <= 3:
+            # P(m_t rho_t <= 0.8): with t - 1 earlier tokens the minimum is over m with P(min >= m)^(t - 1).
+            total = 0.0
+            at_least = np.array([chance[ratio >= m].sum() for m in ratio]) ** (t - 1)
+            above = np.array([chance[ratio > m].sum() for m in ratio]) ** (t - 1)
+            least = at_least - above if t > 1 else None
+            for r, p in zip(ratio, chance, strict=True):
+                if t == 1:
+                    total += p * (r <= 0.8)
+                else:
+                    # Ties share a value of the minimum: count each value once.
+                    values, first = np.unique(ratio, return_index=True)
+                    total += p * float(least[first][values * r <= 0.8].sum())
+            assert share == pytest.approx(total, abs=1e-9)
+    at = {float(r["kl_token"]): float(r["share"]) for r in rows if r["position"] == "1000"}
+    assert at[0.001] < at[0.01] < at[0.1]
+    assert at[0.1] > 0.99
+
+
+def test_floors_are_those_of_the_length_study(folder, tmp_path, read):
+    rows = read(floor_by_length.draw(folder, tmp_path)[-2])
     by_position = {(r["task"], r["position"]): float(r["share"]) for r in rows}
     assert len(rows) == (3 + 1) + (5 + 1)
     for (task, position), share in by_position.items():
@@ -97,9 +146,17 @@ def test_floors_are_those_of_the_length_study(folder, tmp_path, read):
 def test_texts_say_what_is_drawn(module, folder, tmp_path):
     text = module.draw(folder, tmp_path)[1].read_text(encoding="utf-8")
     parts = {
-        "learning_curves": ("K = 0 (on policy)", "K = 8", "MinPRO", "token ratio", "accuracy, %", "group(size=8)"),
+        "learning_curves": (
+            "K = 0: every weight is 1",
+            "K = 8",
+            "MinPRO",
+            "token ratio",
+            "accuracy, %",
+            "group(size=8)",
+        ),
         "cosine_along_training": ("K = 8", "cosine", "updates", "95 % interval"),
-        "floor_by_length": ("minpro(clip=(0.8, 1.28))", "K = 4", "learning rate 0.0003", "2 seeds", "lower bound, %"),
+        "accuracy_by_learning_rate": ("learning rate", "2 seeds", "K = 8", "MinPRO", "accuracy, %", "base model"),
+        "floor_by_length": ("minpro(clip=(0.8, 1.28))", "K = 4", "2 seeds", "lower bound, %", "i.i.d. tokens, KL 0.1"),
     }
     for part in parts[module.NAME]:
         assert part in text, part
@@ -109,7 +166,7 @@ def test_texts_say_what_is_drawn(module, folder, tmp_path):
 def test_all_are_drawn_twice_with_the_same_bytes(folder, tmp_path):
     paths = runs.draw_experiment(folder, tmp_path / "a")
     again = runs.draw_experiment(str(folder), tmp_path / "b")
-    assert {p.stem for p in paths} == {*runs.EXPERIMENT_FIGURES}
+    assert {p.stem for p in paths if p.suffix == ".png"} == {*runs.EXPERIMENT_FIGURES}
     for path, other in zip(paths, again, strict=True):
         assert path.read_bytes() == other.read_bytes(), path.name
         if path.suffix == ".png":
@@ -141,7 +198,8 @@ def test_what_cannot_be_drawn_is_left_out(folder, tmp_path, monkeypatch, capsys)
     bare = type(SMALL)(**without, training=SMALL.training, references=SMALL.references)
     run_experiment(bare, tmp_path, train=fake.train, workers=1)
     monkeypatch.setattr(learning_curves, "draw", broken)
-    assert runs.draw_experiment(tmp_path, tmp_path / "out") == []
+    paths = runs.draw_experiment(tmp_path, tmp_path / "out")
+    assert {path.name for path in paths} == drawn("accuracy_by_learning_rate")
     said = capsys.readouterr().err.splitlines()
     assert said[0] == "figures: learning_curves failed: RuntimeError: on purpose"
     # Only the last step has a cosine where no other was asked for; the fake has none at all.
@@ -163,7 +221,9 @@ def test_command_draws_experiments_as_well(folder, tmp_path, monkeypatch, capsys
     monkeypatch.setattr(command, "EXPERIMENT", folder)
     monkeypatch.setattr(command, "SWEEP", tmp_path / "none")
     assert command.main([]) == 0
-    assert len(capsys.readouterr().out.split()) == 9
+    assert {Path(line).name for line in capsys.readouterr().out.split()} == {
+        name for figure in runs.EXPERIMENT_FIGURES for name in drawn(figure)
+    }
     monkeypatch.setattr(command, "EXPERIMENT", tmp_path / "none")
     assert command.main([]) == 2
     assert capsys.readouterr().err.count("\n") == 1
@@ -177,8 +237,9 @@ def test_a_figure_is_drawn_again_from_the_data_beside_it(module, folder, tmp_pat
     for path, other in zip(first, again, strict=True):
         assert path.read_bytes() == other.read_bytes(), path.name
     # The control: other data are another picture.
-    data = first[-1].read_text(encoding="utf-8").splitlines()
-    first[-1].write_text("\n".join(data[:-1]) + "\n", encoding="utf-8")
+    kept = tmp_path / "first" / f"{module.NAME}.csv"
+    data = kept.read_text(encoding="utf-8").splitlines()
+    kept.write_text("\n".join(data[:-1]) + "\n", encoding="utf-8")
     assert module.draw(tmp_path / "first", tmp_path / "other")[1].read_bytes() != again[1].read_bytes()
 
 
@@ -187,7 +248,7 @@ def test_the_gallery_has_them_without_the_experiment(results, tmp_path, monkeypa
     monkeypatch.setattr(command, "SWEEP", tmp_path / "none either")
     assert command.main(["--gallery", str(tmp_path / "docs" / "figures")]) == 0
     written = {Path(line).name for line in capsys.readouterr().out.split()}
-    assert written == {f"{name}.{kind}" for name in runs.EXPERIMENT_FIGURES for kind in ("png", "svg", "csv")}
+    assert written == {name for figure in runs.EXPERIMENT_FIGURES for name in drawn(figure)}
     for name in runs.EXPERIMENT_FIGURES:
         kept = command.KEPT / f"{name}.csv"
         assert (tmp_path / "docs" / "staleness" / kept.name).read_bytes() == kept.read_bytes()

@@ -65,6 +65,7 @@ def train(options):
         "reward": np.where(step == steps, math.nan, accuracy),
         "length": np.full(steps + 1, 2.0 + options.get("task", {}).get("digits", 2)),
         "clip_fraction": np.where(step == steps, math.nan, 0.1),
+        "kl_sampled": np.where(step == steps, math.nan, 0.01 * (k + 1)),
     }  # fmt: skip
     if name == "minpro" and "clip" in options["weight"]:
         for t in range(1, 3 + options.get("task", {}).get("digits", 2)):

@@ -185,7 +185,7 @@ def test_command_prints_writes_and_draws(tmp_path, capsys):
     out, err = capsys.readouterr()
     assert "K = 8" in out
     assert "training runs in" in err
-    assert "drew learning_curves, cosine_along_training, floor_by_length" in err
+    assert "drew learning_curves, accuracy_by_learning_rate, cosine_along_training, floor_by_length" in err
     assert run(True) == 0
     data = json.loads(capsys.readouterr().out)
     assert data["reused"] == data["tasks"]
