@@ -28,7 +28,7 @@ def behaviour_log_probs(sampler: Sampler, logits: Tensor) -> Tensor:
     >>> behaviour_log_probs(Sampler(top_k=2), torch.tensor([0.0, 2.0, 2.0])).exp()
     tensor([0.0000, 0.5000, 0.5000], dtype=torch.float64)
     """
-    found = sampling.behaviour_log_probs(sampler, logits)
+    found = sampling.behaviour_log_probs(sampling.checked_sampler(sampler), logits)
     if bool((found == found).all()):
         return found
     row = logits[found.isnan().any(-1)].reshape(-1, logits.shape[-1])[0]

@@ -20,7 +20,7 @@ from torch import Tensor
 from torch.func import vjp, vmap
 
 import theory
-from testbed.arithmetic.model import ModelConfig
+from testbed.arithmetic.model import ModelConfig, finite
 from testbed.arithmetic.network_policy import NetworkPolicy, products_along_paths
 from testbed.arithmetic.per_trajectory import score_products
 from testbed.arithmetic.sampling import Sampler, behaviour_log_probs, behaviour_parameters
@@ -156,17 +156,17 @@ def network_prompt(
     >>> pair.tree.prefixes, pair.target.logits.shape  # two rewards end an answer, 0 and 1
     (11, (13, 11))
     """
-    tree, exact = answer_tree(task, prompt), theta.detach().double()
+    tree, exact = answer_tree(task, prompt), finite("theta", theta).detach().double()
     sampler = Sampler() if sampler is None else sampler
     with torch.no_grad():
         target = tree.policy(tree.logits(config, exact))
-        other = exact if behaviour_theta is None else behaviour_theta.detach()
+        other = exact if behaviour_theta is None else finite("behaviour_theta", behaviour_theta).detach()
         # What a serving engine computes in its own precision is computed here in the precision it is given.
         raw = tree.logits(config, behaviour_parameters(sampler, other))
         behaviour = tree.policy(behaviour_log_probs(sampler, raw))
         old = None
         if old_theta is not None:
-            start = old_theta.detach().double()
+            start = finite("old_theta", old_theta).detach().double()
             old = target if torch.equal(start, exact) else tree.policy(tree.logits(config, start))
     products = partial(score_products, config, task=task, prompt=prompt)
     return NetworkPrompt(partial(tree.logits, config), exact, tree, target, behaviour, old, products)

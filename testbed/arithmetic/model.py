@@ -134,8 +134,9 @@ def unpack(config: ModelConfig, theta: Tensor) -> Weights:
     """
     shapes = _shapes(config)
     sizes = [math.prod(shape) for shape in shapes]
-    if theta.shape != (sum(sizes),):
-        raise ValueError(f"theta has shape {tuple(theta.shape)}; expected ({sum(sizes)},)")
+    if not isinstance(theta, Tensor) or theta.shape != (sum(sizes),):
+        given = f"has shape {tuple(theta.shape)}" if isinstance(theta, Tensor) else f"is {named(theta)}"
+        raise ValueError(f"theta {given}; expected a torch.Tensor of shape ({sum(sizes)},)")
     # One split, because its backward pass is one concatenation.
     parts = [part.view(shape) for part, shape in zip(theta.split(sizes), shapes, strict=True)]
     layers = tuple(Layer(*parts[2 + 6 * i : 8 + 6 * i]) for i in range(config.layers))

@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from testbed.arithmetic.model import ModelConfig, decode_step, prefill
-from testbed.arithmetic.sampling import Sampler, behaviour_log_probs, behaviour_parameters, chosen
+from testbed.arithmetic.sampling import Sampler, behaviour_log_probs, behaviour_parameters, checked_sampler, chosen
 from testbed.arithmetic.vocabulary import END, checked_prompts
 from theory import checks
 
@@ -51,9 +51,8 @@ def sample_answers(
     length = checks.whole_number("length", length, 1, "tokens")
     per_prompt = checks.whole_number("per_prompt", per_prompt, 1, "answers to each prompt")
     prompts = checked_prompts(prompts, config.vocabulary)
-    if not isinstance(sampler, Sampler):
-        raise ValueError(f"sampler is {sampler!r}; expected a Sampler, such as Sampler(temperature=0) for greedy")
-    if not isinstance(generator, torch.Generator) and (generator is not None or sampler.temperature > 0.0):
+    greedy = checked_sampler(sampler).temperature == 0.0
+    if not isinstance(generator, torch.Generator) and not (greedy and generator is None):
         raise ValueError(f"generator is {generator!r}; expected a torch.Generator, or none and temperature=0")
     N, device = len(prompts) * per_prompt, theta.device
     own = sampler != _NETWORK_ITSELF and sampler.weights is None
@@ -62,7 +61,7 @@ def sample_answers(
     policy: list[Tensor] = []
     with torch.inference_mode():
         uniform = torch.zeros((N, length), dtype=torch.float64, device=device)
-        if sampler.temperature > 0.0:
+        if not greedy:
             uniform = torch.rand((N, length), dtype=torch.float64, device=device, generator=generator)
         running = torch.ones(N, dtype=torch.bool, device=device)
         logits, state = prefill(config, behaviour_parameters(sampler, theta), prompts, length - 1, per_prompt)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from numbers import Real
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -51,9 +52,28 @@ class Sampler:
                 checks.known_name("format", getattr(self, name), FORMATS, of=name)
 
 
+def checked_sampler(sampler: Any) -> Sampler:
+    """Return it, once it is seen to be one.
+
+    Raises:
+        ValueError: it is not.
+    """
+    if not isinstance(sampler, Sampler):
+        raise ValueError(f"sampler is {sampler!r}; expected a Sampler, such as Sampler(temperature=0) for greedy")
+    return sampler
+
+
 def behaviour_parameters(sampler: Sampler, theta: Tensor) -> Tensor:
-    """(P,) theta as the behaviour policy holds it: rounded to `sampler.weights` and back to its own dtype."""
-    return theta if sampler.weights is None else theta.to(FORMATS[sampler.weights]).to(theta.dtype)
+    """(P,) theta as the behaviour policy holds it: rounded to `sampler.weights` and back to its own dtype.
+
+    Raises:
+        ValueError: no `Sampler`.
+
+    >>> behaviour_parameters(Sampler(weights="bf16"), torch.tensor([1.001]))
+    tensor([1.])
+    """
+    form = checked_sampler(sampler).weights
+    return theta if form is None else theta.to(FORMATS[form]).to(theta.dtype)
 
 
 def behaviour_log_probs(sampler: Sampler, logits: Tensor) -> Tensor:

@@ -73,6 +73,9 @@ NOT_A_NUMBER = {
     "divergences": lambda: network_divergences(CONFIG, NAN, TASK, PROMPTS),
     "divergences from": lambda: network_divergences(CONFIG, THETA, TASK, PROMPTS, behaviour_theta=NAN),
     "accuracy": lambda: accuracy(TASK, CONFIG, NAN, PROMPTS),
+    "pair": lambda: network_prompt(CONFIG, NAN, TASK, PROMPTS[0]),
+    "pair with": lambda: network_prompt(CONFIG, THETA, TASK, PROMPTS[0], behaviour_theta=NAN),
+    "pair and": lambda: network_prompt(CONFIG, THETA, TASK, PROMPTS[0], old_theta=NAN),
 }
 BEYOND = {
     "sampled": lambda s: sample(HUGE, sampler=s),
@@ -161,8 +164,12 @@ REFUSED = {
     "no generator": (lambda: sample(generator=None), "generator is None; expected a torch.Generator"),
     "a seed of greedy answers": (lambda: sample(generator=0, sampler=GREEDY), "generator is 0; expected"),
     "a sampler's name": (lambda: sample(sampler="greedy"), "sampler is 'greedy'; expected a Sampler"),
+    "an evaluation's": (lambda: evaluate(CONFIG, THETA, TASK, PROMPTS, "greedy"), "sampler is 'greedy'; expected a"),
+    "a pair's": (lambda: network_prompt(CONFIG, THETA, TASK, PROMPTS[0], sampler="x"), "sampler is 'x'; expected a"),
+    "that of logits": (lambda: behaviour_log_probs("greedy", torch.zeros(2)), "sampler is 'greedy'; expected"),
+    "logits of a list": (lambda: logits(CONFIG, [1.0], PROMPTS), "theta is a list; expected a torch.Tensor of shape"),
     "theta as a list": (lambda: sample([1.0]), "theta is a list; expected a torch.Tensor"),
-    "theta of another network": (lambda: sample(THETA[:9]), "theta has shape (9,); expected (1040,)"),
+    "theta of another network": (lambda: sample(THETA[:9]), "theta has shape (9,); expected a torch.Tensor of"),
     "accuracy on nothing": (lambda: accuracy(TASK, CONFIG, THETA, PROMPTS[:0]), "prompts is empty"),
     "a chunk of nothing": (lambda: accuracy(TASK, CONFIG, THETA, PROMPTS, chunk=0), "chunk is 0; expected a whole"),
     "accuracy of other tokens": (lambda: accuracy(TASK, WIDE, WIDE_THETA, PROMPTS), "outputs is 14; expected 11"),

@@ -141,10 +141,10 @@ def test_scores_of_a_confident_policy_keep_their_digits(scale):
     truth = float((grad(log_prob)(theta) ** 2).sum())
     depth = int(state > 0)
     found = float(score_products(config, theta, SMALL, PROMPTS[SMALL])[state, likeliest, depth, depth])
-    assert found == pytest.approx(truth, rel=1e-9)
+    assert found == pytest.approx(truth, rel=1e-9, abs=0.0)
     jacobian = torch.func.jacrev(lambda t: tree_logits(config, t, SMALL, PROMPTS[SMALL][None])[0].reshape(-1))(theta)
     slow = products_along_paths((jacobian @ jacobian.T).numpy(), policy.softmax(-1).numpy(), SMALL.maximum_length)
-    assert slow[state, likeliest, depth, depth] == pytest.approx(truth, rel=1e-9)
+    assert slow[state, likeliest, depth, depth] == pytest.approx(truth, rel=1e-9, abs=0.0)
     # The control: 1 - p has lost those digits.
     one_hot = torch.eye(11, dtype=torch.float64)[likeliest]
     naive = jacobian.reshape(-1, 11, len(theta))[state].T @ (one_hot - policy[state].softmax(-1))

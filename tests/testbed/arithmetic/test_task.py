@@ -118,6 +118,7 @@ def test_credit_counts_places_from_the_lowest():
 # Prompts that read like some task's, and are none of this one's.
 STRANGE = [
     (ArithmeticTask(), "07*35=", "dd+dd=", 99), (ArithmeticTask(), "07$350", "dd+dd=", 99),
+    (ArithmeticTask(), "07+350", "dd+dd=", 99),
     (ArithmeticTask(), "0735+=", "dd+dd=", 99), (ArithmeticTask("multiplication"), "07+35=", "dd*dd=", 99),
     (ArithmeticTask("modular_addition", modulus=7), "99+99=", "dd+dd=", 6),
     (ArithmeticTask("modular_addition", modulus=7), "03+07=", "dd+dd=", 6),

@@ -77,6 +77,7 @@ def test_of_many_prompts_some_are_measured(monkeypatch):
     assert (found.training.prompts, found.held_out.prompts) == (30, 20)
     some = warmup._some(prompts)
     assert len(some.unique(dim=0)) == 30
+    assert not torch.equal(some.unique(dim=0), prompts[:30])  # they are sorted, and the first ones are alike
     assert accuracy(TINY, TINY_MODEL, found.theta, some) == found.training
     assert accuracy(TINY, TINY_MODEL, found.theta, prompts).sampled != found.training.sampled
     monkeypatch.setattr(warmup, "MOST_MEASURED", 80)
