@@ -28,7 +28,7 @@ def behaviour_log_probs(sampler: Sampler, logits: Tensor) -> Tensor:
     >>> behaviour_log_probs(Sampler(top_k=2), torch.tensor([0.0, 2.0, 2.0])).exp()
     tensor([0.0000, 0.5000, 0.5000], dtype=torch.float64)
     """
-    found = sampling.behaviour_log_probs(sampling.checked_sampler(sampler), logits)
+    found = sampling.sampler_log_probs(sampling.checked_sampler(sampler), logits)
     if bool((found == found).all()):
         return found
     row = logits[found.isnan().any(-1)].reshape(-1, logits.shape[-1])[0]
@@ -52,7 +52,7 @@ def chosen(log_probs: Tensor, uniform: Tensor) -> Tensor:
         raise ValueError("log_probs contain NaN; expected log-probabilities, -inf for tokens that cannot be")
     if not bool(((uniform >= 0.0) & (uniform < 1.0)).all()):
         raise ValueError("uniform has a number outside of [0, 1); expected what torch.rand draws")
-    return sampling.chosen(log_probs, uniform)
+    return sampling.drawn_tokens(log_probs, uniform)
 
 
 def sample_answers(
@@ -93,7 +93,7 @@ def sample_answers(
     >>> [decode(answer) for answer in drawn.answers], drawn.mask.sum(1).tolist()  # the first has ended at once
     (['$$$$', '7714', '6152'], [1, 4, 4])
     """
-    drawn = rollout.sample_answers(
+    drawn = rollout.roll_out(
         config, finite("theta", theta), prompts, length, per_prompt=per_prompt, sampler=sampler, generator=generator
     )
     wrong = drawn.behaviour_log_probs.isnan().any(1)

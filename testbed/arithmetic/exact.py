@@ -23,7 +23,7 @@ import theory
 from testbed.arithmetic.model import ModelConfig, finite
 from testbed.arithmetic.network_policy import NetworkPolicy, products_along_paths
 from testbed.arithmetic.per_trajectory import score_products
-from testbed.arithmetic.sampling import Sampler, behaviour_log_probs, behaviour_parameters
+from testbed.arithmetic.sampling import Sampler, behaviour_parameters, sampler_log_probs
 from testbed.arithmetic.task import ArithmeticTask
 from testbed.arithmetic.tree import AnswerTree, answer_tree
 from theory.engines.problem import EngineRefusal
@@ -163,7 +163,7 @@ def network_prompt(
         other = exact if behaviour_theta is None else finite("behaviour_theta", behaviour_theta).detach()
         # What a serving engine computes in its own precision is computed here in the precision it is given.
         raw = tree.logits(config, behaviour_parameters(sampler, other))
-        behaviour = tree.policy(behaviour_log_probs(sampler, raw))
+        behaviour = tree.policy(sampler_log_probs(sampler, raw))
         old = None
         if old_theta is not None:
             start = finite("old_theta", old_theta).detach().double()

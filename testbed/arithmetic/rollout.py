@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from testbed.arithmetic.model import ModelConfig, decode_step, prefill
-from testbed.arithmetic.sampling import Sampler, behaviour_log_probs, behaviour_parameters, checked_sampler, chosen
+from testbed.arithmetic.sampling import Sampler, behaviour_parameters, checked_sampler, drawn_tokens, sampler_log_probs
 from testbed.arithmetic.vocabulary import END, checked_prompts
 from theory import checks
 
@@ -31,7 +31,7 @@ class Rollout:
     masked. None where the sampler rounds the weights: the network itself was not computed then."""
 
 
-def sample_answers(
+def roll_out(
     config: ModelConfig,
     theta: Tensor,
     prompts: Tensor,
@@ -41,7 +41,7 @@ def sample_answers(
     sampler: Sampler = _NETWORK_ITSELF,
     generator: torch.Generator | None = None,
 ) -> Rollout:
-    """Sample answers, as the function of this name in `testbed.arithmetic`, also from a policy that is not a number.
+    """Sample answers as `testbed.arithmetic.sample_answers` does, also from a policy that is not a number.
 
     The log-probabilities are NaN then, and the answers mean nothing: see `testbed.arithmetic.doors`.
 
@@ -66,8 +66,8 @@ def sample_answers(
         running = torch.ones(N, dtype=torch.bool, device=device)
         logits, state = prefill(config, behaviour_parameters(sampler, theta), prompts, length - 1, per_prompt)
         for t in range(length):
-            log_probs = behaviour_log_probs(sampler, logits)
-            token = torch.where(running, chosen(log_probs, uniform[:, t]), END)
+            log_probs = sampler_log_probs(sampler, logits)
+            token = torch.where(running, drawn_tokens(log_probs, uniform[:, t]), END)
             tokens.append(token[:, None])
             behaviour.append(log_probs.gather(1, token[:, None]))
             if own:

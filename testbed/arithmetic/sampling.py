@@ -76,8 +76,8 @@ def behaviour_parameters(sampler: Sampler, theta: Tensor) -> Tensor:
     return theta if form is None else theta.to(FORMATS[form]).to(theta.dtype)
 
 
-def behaviour_log_probs(sampler: Sampler, logits: Tensor) -> Tensor:
-    """(..., V) float64 log-probabilities, as the function of this name in `testbed.arithmetic`, with nothing refused.
+def sampler_log_probs(sampler: Sampler, logits: Tensor) -> Tensor:
+    """(..., V) float64 log-probabilities, as `testbed.arithmetic.behaviour_log_probs`, with nothing refused.
 
     Rows of logits that are not numbers, or become so by rounding or tempering, are NaN: see `testbed.arithmetic.doors`.
     """
@@ -97,10 +97,10 @@ def behaviour_log_probs(sampler: Sampler, logits: Tensor) -> Tensor:
     return log_probs
 
 
-def chosen(log_probs: Tensor, uniform: Tensor) -> Tensor:
+def drawn_tokens(log_probs: Tensor, uniform: Tensor) -> Tensor:
     """(...) the token at which the cumulative probability (..., V) passes a uniform number (...) in [0, 1).
 
-    As the function of this name in `testbed.arithmetic`, with nothing refused: of NaN some token is chosen.
+    As `testbed.arithmetic.chosen`, with nothing refused: of NaN some token is chosen.
     """
     cumulative = log_probs.exp().cumsum(-1)
     return (cumulative <= uniform[..., None] * cumulative[..., -1:]).sum(-1)

@@ -19,7 +19,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from testbed.arithmetic.model import Layer, ModelConfig, embedded, fed_forward, prefill, read_out, unpack
-from testbed.arithmetic.sampling import Sampler, behaviour_log_probs, behaviour_parameters
+from testbed.arithmetic.sampling import Sampler, behaviour_parameters, sampler_log_probs
 from testbed.arithmetic.task import ArithmeticTask
 from testbed.arithmetic.verifier import rewards
 from testbed.arithmetic.vocabulary import ANSWER_TOKENS, END, named, token_rows
@@ -133,7 +133,7 @@ def tree_log_probs(
     """
     if sampler is None:
         return tree_logits(config, theta, task, prompts).double().log_softmax(-1)
-    return behaviour_log_probs(sampler, tree_logits(config, behaviour_parameters(sampler, theta), task, prompts))
+    return sampler_log_probs(sampler, tree_logits(config, behaviour_parameters(sampler, theta), task, prompts))
 
 
 def tree_rewards(task: ArithmeticTask, prompts: Tensor) -> Tensor:

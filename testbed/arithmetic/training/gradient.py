@@ -10,7 +10,7 @@ from torch import Tensor
 import theory
 from testbed.arithmetic.model import ModelConfig, answer_logits
 from testbed.arithmetic.rollout import Rollout
-from testbed.arithmetic.sampling import Sampler, behaviour_log_probs, behaviour_parameters
+from testbed.arithmetic.sampling import Sampler, behaviour_parameters, sampler_log_probs
 from testbed.arithmetic.task import ArithmeticTask
 from testbed.arithmetic.training.signals import token_signals
 from testbed.arithmetic.trees import tree_log_probs
@@ -139,7 +139,7 @@ def _needed(
         old = answer_logits(config, behaviour.old_theta, prompts, rollout.answers).double().log_softmax(-1)
         return torch.where(rollout.mask, old.gather(2, chosen)[..., 0] - rollout.behaviour_log_probs, 0.0)
     raw = answer_logits(config, behaviour_parameters(behaviour.sampler, behaviour.theta), prompts, rollout.answers)
-    sampled = behaviour_log_probs(behaviour.sampler, raw)
+    sampled = sampler_log_probs(behaviour.sampler, raw)
     if need == "total_variation":
         return 0.5 * (sampled.exp() - log_probs.exp()).abs().sum(-1)
     assert need == "kl"

@@ -105,7 +105,7 @@ class Monitor:
             trees = self._trees(theta, behaviour) if len(self.trees) else {}
         row = {
             "accuracy": float(right.mean()),
-            "greedy_accuracy": float(greedy.double().mean()),
+            "greedy_accuracy": float(torch.where(right.isnan(), torch.nan, greedy.double()).mean()),
             **{f"pass_at_{k}": float((1.0 - (1.0 - right) ** k).mean()) for k in PASS_AT},
         }
         # Where only the right answer earns something, that is all.

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from testbed.arithmetic.caching import base_model
-from testbed.arithmetic.rollout import sample_answers
+from testbed.arithmetic.rollout import roll_out
 from testbed.arithmetic.splitting import split
 from testbed.arithmetic.training.folder import claimed, read_settings, read_summary, write_summary
 from testbed.arithmetic.training.gradient import Behaviour, batch_gradient
@@ -160,7 +160,7 @@ def _update(
     settings: Training, state: State, monitor: Monitor, prompts: Tensor, behaviour: Behaviour, row: Row
 ) -> None:
     """One update of the policy, from fresh answers of the behaviour policy; or none, and the run has ended."""
-    rollout = sample_answers(
+    rollout = roll_out(
         settings.config, behaviour.theta, prompts, settings.task.maximum_length, per_prompt=settings.answers,
         sampler=settings.sampler, generator=state.answer_generator,
     )  # fmt: skip

@@ -17,7 +17,7 @@ from testbed.arithmetic.splitting import split
 from testbed.arithmetic.task import ArithmeticTask
 from testbed.arithmetic.training.signals import needed_values
 from testbed.arithmetic.trees import MOST_PREFIXES
-from testbed.arithmetic.warmup import WarmUp
+from testbed.arithmetic.warmup import WarmUp, warm_up_for
 from theory import checks
 
 
@@ -92,7 +92,8 @@ class Training:
     """Nats per token above which it does: all 14 tokens alike are log 14 = 2.64."""
     width: int = 64
     layers: int = 2
-    warm_up: WarmUp = field(default_factory=WarmUp)
+    warm_up: WarmUp = None  # type: ignore[assignment]
+    """By default `warm_up_for` the task."""
 
     def __post_init__(self) -> None:
         """Check every setting."""
@@ -100,6 +101,8 @@ class Training:
             value = getattr(self, name)
             if not isinstance(value, str) and (name == "weight" or value is not None):
                 raise ValueError(f"{name} is {value!r}; expected a name as text")
+        if self.warm_up is None and isinstance(self.task, ArithmeticTask):
+            object.__setattr__(self, "warm_up", warm_up_for(self.task))
         for name, kind in _NESTED.items():
             if not isinstance(getattr(self, name), kind):
                 raise ValueError(f"{name} is {getattr(self, name)!r}; expected a table of {kind.__name__}'s settings")

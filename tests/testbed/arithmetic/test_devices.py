@@ -6,10 +6,10 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from testbed.arithmetic import model, rollout
-from testbed.arithmetic.doors import sample_answers
+from testbed.arithmetic.doors import behaviour_log_probs, sample_answers
 from testbed.arithmetic.evaluating import network_divergences
 from testbed.arithmetic.model import ModelConfig, answer_logits, logits, parameter_count
-from testbed.arithmetic.sampling import Sampler, behaviour_log_probs
+from testbed.arithmetic.sampling import Sampler
 from testbed.arithmetic.task import ArithmeticTask, right_answers
 from testbed.arithmetic.trees import tree_log_probs
 from testbed.arithmetic.verifier import rewards
@@ -95,6 +95,6 @@ def test_a_forgotten_device_of_a_sampler_is_noticed(monkeypatch):
     def on_the_processor(sampler, values):
         return behaviour_log_probs(sampler, torch.zeros(values.shape)).to(values.device)
 
-    monkeypatch.setattr(rollout, "behaviour_log_probs", on_the_processor)
+    monkeypatch.setattr(rollout, "sampler_log_probs", on_the_processor)
     with OnlyElsewhere(), pytest.raises(AssertionError, match="made a tensor on cpu"):
         WORK["rollout"]()

@@ -40,8 +40,8 @@ from testbed.arithmetic import (
     tree_rewards,
     warm_up,
 )
-from testbed.arithmetic.rollout import sample_answers as sampled_inside
-from testbed.arithmetic.sampling import behaviour_log_probs as log_probs_inside
+from testbed.arithmetic.rollout import roll_out
+from testbed.arithmetic.sampling import sampler_log_probs
 
 TASK = ArithmeticTask(digits=1)
 CONFIG = model_for(TASK, layers=1, width=8)
@@ -123,7 +123,7 @@ def test_samplers_refuse_logits_that_are_not_numbers():
     # The control: a token that cannot be is no fault, and what is let in is what is computed inside.
     row = torch.tensor([0.3, -torch.inf, 1.2])
     for sampler in (Sampler(), GREEDY, Sampler(top_p=0.9), Sampler(temperature=2.0, logits="bf16")):
-        assert torch.equal(behaviour_log_probs(sampler, row), log_probs_inside(sampler, row))
+        assert torch.equal(behaviour_log_probs(sampler, row), sampler_log_probs(sampler, row))
 
 
 def test_tokens_are_chosen_by_numbers_alone():
@@ -139,12 +139,12 @@ def test_tokens_are_chosen_by_numbers_alone():
 )
 def test_inside_what_is_not_a_number_passes_on_as_such(sampler):
     """A training run ends with it, and says so."""
-    drawn = sampled_inside(CONFIG, NAN, PROMPTS, 3, sampler=sampler, generator=torch.Generator().manual_seed(0))
+    drawn = roll_out(CONFIG, NAN, PROMPTS, 3, sampler=sampler, generator=torch.Generator().manual_seed(0))
     assert drawn.behaviour_log_probs[drawn.mask].isnan().all()
     assert drawn.policy_log_probs[drawn.mask].isnan().all()
     one, other = (
         f(CONFIG, THETA, PROMPTS, 3, sampler=sampler, generator=torch.Generator().manual_seed(0))
-        for f in (sample_answers, sampled_inside)
+        for f in (sample_answers, roll_out)
     )
     assert torch.equal(one.answers, other.answers)
     assert torch.equal(one.behaviour_log_probs, other.behaviour_log_probs)
@@ -265,5 +265,5 @@ def test_a_single_prompt_is_a_row_of_one():
 
 
 def test_what_is_public_is_what_refuses():
-    assert arithmetic.sample_answers is not sampled_inside
-    assert arithmetic.behaviour_log_probs is not log_probs_inside
+    assert arithmetic.sample_answers is not roll_out
+    assert arithmetic.behaviour_log_probs is not sampler_log_probs

@@ -8,10 +8,10 @@ import pytest
 import torch
 
 import theory
+from testbed.arithmetic.doors import sample_answers
 from testbed.arithmetic.evaluating import evaluate
 from testbed.arithmetic.exact import NetworkPrompt, network_decomposition, network_moments, network_prompt
 from testbed.arithmetic.model import initial_parameters, model_for
-from testbed.arithmetic.rollout import sample_answers
 from testbed.arithmetic.sampling import Sampler
 from testbed.arithmetic.task import ArithmeticTask, all_prompts
 from testbed.arithmetic.tree import answer_tree

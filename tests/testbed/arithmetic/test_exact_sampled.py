@@ -7,9 +7,9 @@ from scipy import stats
 from torch.func import grad, jvp, vmap
 
 import theory
+from testbed.arithmetic.doors import sample_answers
 from testbed.arithmetic.exact import network_moments, network_prompt
 from testbed.arithmetic.model import answer_logits, initial_parameters, model_for
-from testbed.arithmetic.rollout import sample_answers
 from testbed.arithmetic.sampling import Sampler
 from testbed.arithmetic.task import ArithmeticTask, all_prompts
 from testbed.arithmetic.trees import prefix_states, tree_log_probs

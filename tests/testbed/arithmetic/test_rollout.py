@@ -10,9 +10,9 @@ from scipy import stats
 
 import theory
 from testbed import drift
+from testbed.arithmetic.doors import behaviour_log_probs, chosen, sample_answers
 from testbed.arithmetic.model import ModelConfig, initial_parameters, logits
-from testbed.arithmetic.rollout import sample_answers
-from testbed.arithmetic.sampling import Sampler, behaviour_log_probs, behaviour_parameters, chosen
+from testbed.arithmetic.sampling import Sampler, behaviour_parameters
 from testbed.arithmetic.vocabulary import END
 from tests.testbed.arithmetic.test_model import made, rows
 

@@ -9,8 +9,9 @@ import torch
 from torch.func import vjp, vmap
 
 import theory
+from testbed.arithmetic.doors import behaviour_log_probs
 from testbed.arithmetic.model import answer_logits, initial_parameters, logits, model_for
-from testbed.arithmetic.sampling import Sampler, behaviour_log_probs
+from testbed.arithmetic.sampling import Sampler
 from testbed.arithmetic.task import ArithmeticTask, all_prompts
 from testbed.arithmetic.tree import answer_tree
 from testbed.arithmetic.trees import (

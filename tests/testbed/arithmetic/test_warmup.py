@@ -8,8 +8,8 @@ import torch
 
 from testbed.arithmetic import caching, warmup
 from testbed.arithmetic.caching import base_model, content_key
+from testbed.arithmetic.doors import sample_answers
 from testbed.arithmetic.model import ModelConfig, initial_parameters, model_for
-from testbed.arithmetic.rollout import sample_answers
 from testbed.arithmetic.sampling import Sampler
 from testbed.arithmetic.splitting import split
 from testbed.arithmetic.task import ArithmeticTask

@@ -7,10 +7,11 @@ import pytest
 import torch
 
 import theory
+from testbed.arithmetic.doors import behaviour_log_probs
 from testbed.arithmetic.exact import network_moments, network_prompt
 from testbed.arithmetic.model import answer_logits, initial_parameters, model_for
 from testbed.arithmetic.rollout import Rollout
-from testbed.arithmetic.sampling import Sampler, behaviour_log_probs
+from testbed.arithmetic.sampling import Sampler
 from testbed.arithmetic.task import ArithmeticTask, all_prompts
 from testbed.arithmetic.training.gradient import Behaviour, batch_gradient
 from testbed.arithmetic.verifier import rewards

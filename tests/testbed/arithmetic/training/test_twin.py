@@ -231,3 +231,19 @@ def test_rollouts_older_than_the_run_are_those_of_the_base_model(monkeypatch):
 
 def test_betas_may_be_whole_numbers():
     assert train(replace(SMALL, betas=(0, 0), steps=2)).updates == 2
+
+
+def test_nothing_is_known_of_a_policy_that_is_not_a_number():
+    monitor = Monitor(SMALL, torch.device("cpu"))
+    theta = initial_parameters(SMALL.config, 0)
+    row = monitor.policy(torch.full_like(theta, torch.nan), Behaviour(theta))
+    assert all(math.isnan(row[name]) for name in ("accuracy", "greedy_accuracy", "pass_at_8", "entropy", "ess"))
+    assert all(math.isfinite(value) for value in monitor.policy(theta, Behaviour(theta)).values())  # the control
+
+
+def test_the_warm_up_is_by_default_that_of_the_task():
+    assert Training().warm_up == WarmUp()
+    assert Training(task=TASK).warm_up.measured_on == "training"
+    given = Training.from_plain({"task": {"digits": 1}, "warm_up": {"accuracy": 0.3}})
+    assert given.warm_up == WarmUp(accuracy=0.3)
+    assert Training.from_plain(Training(task=TASK).plain) == Training(task=TASK)
