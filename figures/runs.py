@@ -109,7 +109,7 @@ def along_training(results: Path, column: str, bounds: tuple[float, float], miss
         results: folder of the experiment.
         column: of curves.parquet.
         bounds: between which the mean is known to lie.
-        missing: what a run counts with at a step where it has no number; NaN leaves it out there.
+        missing: what a run that has broken off counts with from there on; NaN leaves it out.
     """
     table = experiment_table(results, "curves.parquet", "final")
     rows: list[Row] = []
@@ -118,10 +118,14 @@ def along_training(results: Path, column: str, bounds: tuple[float, float], miss
         for name in dict.fromkeys(panel["name"].tolist()):
             mine = only(panel, panel["name"] == name)
             for step in _steps(panel, column):
-                here = only(mine, mine["step"] == step)
+                here, ended = only(mine, mine["step"] == step), _ended(mine, step)
                 at = dict(zip(here["seed"].tolist(), here[column].tolist(), strict=True))
-                found = [at.get(seed, np.nan) for seed in np.unique(mine["seed"]).tolist()]
-                values = [missing if not np.isfinite(v) else v for v in found]
+                if not at and not any(ended.values()):
+                    continue  # looked at for other methods only
+                found = [at.get(seed, np.nan) for seed in ended]
+                values = [
+                    missing if ended[seed] and not np.isfinite(v) else v for seed, v in zip(ended, found, strict=True)
+                ]
                 mean, low, high = interval([v for v in values if np.isfinite(v)], bounds)
                 rows.append({
                     "staleness": int(k), "method": name, "weight": mine["weight"][0],
@@ -131,6 +135,11 @@ def along_training(results: Path, column: str, bounds: tuple[float, float], miss
     if not any(np.isfinite(row["mean"]) for row in rows):
         raise NothingToDrawError(f"no final run has a finite {column}")
     return rows
+
+
+def _ended(mine: Table, step: int) -> dict[int, bool]:
+    """Seed -> whether its run has no row after the step."""
+    return {int(seed): not (mine["step"][mine["seed"] == seed] > step).any() for seed in np.unique(mine["seed"])}
 
 
 def _steps(panel: Table, column: str) -> list[int]:

@@ -128,14 +128,36 @@ def test_claims_without_numbers_hold_too():
     assert min(leaks[1:3]) > 0.1
 
 
+CONFIGURATIONS = {
+    "token ratio": ("token ratio", "`token`"),
+    "MinPRO unclipped": ("MinPRO without a clip", "`minpro`"),
+    "MinPRO clipped": ("MinPRO clipped", "`minpro(clip=(0.5, 2.0))`"),
+    "GRPO": ("GRPO (PPO's clip)", "`ppo_clip(clip=(0.8, 1.28))`"),
+    "GSPO": ("GSPO", "`gspo(clip=(0.8, 1.2))`"),
+    "no correction": ("no correction", "`none`"),
+}
+"""Rows of the page of the experiment: the method's, and at a high learning rate those of the clip that it chose."""
+
+
 def test_the_experiment_is_that_of_its_page():
     page = (ROOT / "docs" / "staleness" / "README.md").read_text(encoding="utf-8")
-    names = {"GRPO": "GRPO (PPO's clip)", "MinPRO unclipped": "MinPRO without a clip"}
-    lines = re.findall(r"^(\S.*?)  +(\d\d\.\d)  (\d\d\.\d)  (\d\d\.\d)$", README, re.MULTILINE)
-    assert len(lines) == 6
-    for name, *accuracies in lines:
-        (other,) = [line for line in page.splitlines() if line.startswith(f"| {names.get(name, name)} | 7")]
-        assert re.findall(r"(\d\d\.\d) ±", other)[1:] == accuracies
+    number = r"(\d\d\.\d)  "
+    lines = re.findall(rf"^(\S.*?)  +{3 * number}((?: +\d?\d\.\d){{3}})$", README, re.MULTILINE)
+    assert [name for name, *_ in lines] == [*CONFIGURATIONS]
+    for name, *best, high in lines:
+        method, weight = CONFIGURATIONS[name]
+        (row,) = [line for line in page.splitlines() if line.startswith(f"| {method} | 7")]
+        assert re.findall(r"(\d\d\.\d) ±", row)[1:] == best
+        (row,) = [line for line in page.splitlines() if line.startswith(f"| {weight} | ")]
+        assert [cell.split()[0] for cell in row.strip("| ").split(" | ")[4:]] == high.split()
+    tables = (ROOT / "docs" / "staleness" / "tables.md").read_text(encoding="utf-8")
+    for method, weight in (("MinPRO", "`minpro(clip=(0.5, 2.0))`"), ("GRPO", "`ppo_clip(clip=(0.8, 1.28))`")):
+        chosen = re.findall(rf"^\| {method} \| (`[^`]+`) \| \S+ \| \d", tables, re.MULTILINE)
+        assert chosen[1:4] == [weight] * 3  # K = 8, 32, 128
+    said, told = (" ".join(text.split()) for text in (README, page))
+    assert "112 of 112 runs of weights without one collapsed" in said
+    assert "5 of 48 of GRPO, M2PO and GSPO" in said
+    assert "112 of 112 runs of weights without a mask collapsed, and 5 of 48 of weights with one" in told
 
 
 def test_the_page_leaves_no_trace():

@@ -76,6 +76,30 @@ def test_a_run_that_broke_off_answers_nothing_from_then_on(tmp_path, read):
     assert seeds == {0: 3, 10: 3, 20: 2}
 
 
+def test_a_step_at_which_a_method_was_not_looked_at_is_no_point_of_its_line(tmp_path, read):
+    """Exact moments come at steps of their own, and with them an accuracy; a weight without any has neither."""
+    from testbed.arithmetic.experiment import run_experiment
+
+    run_experiment(SMALL, tmp_path, train=inexact, workers=1)
+    rows = read(learning_curves.draw(tmp_path, tmp_path / "out")[-1])
+    for method, steps in (("GRPO", [0, 5, 10, 15, 20]), ("MinPRO", [0, 5, 7, 10, 15, 20])):
+        mine = [r for r in rows if (r["method"], r["staleness"]) == (method, "8")]
+        assert [int(r["step"]) for r in mine] == steps
+        assert min(float(r["mean"]) for r in mine) > 0.3
+    cosine = read(cosine_along_training.draw(tmp_path, tmp_path / "out")[-1])
+    assert not any(math.isfinite(float(r["mean"])) for r in cosine if r["method"] == "GRPO")
+    assert [int(r["step"]) for r in cosine if (r["method"], r["staleness"]) == ("MinPRO", "8")] == [0, 7, 10, 20]
+
+
+def inexact(options):
+    run = fake.train(options)
+    if options["weight"].startswith("ppo_clip"):
+        run.log["cosine"][:] = math.nan
+    elif options.get("exact_every"):
+        run.log["cosine"][7] = run.log["accuracy"][7] = 0.5
+    return run
+
+
 def breaking(options):
     run = fake.train(options)
     if (options["weight"], options["staleness"], options["seed"]) == ("token", 8, 1):

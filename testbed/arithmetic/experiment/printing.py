@@ -33,13 +33,12 @@ def print_experiment(experiment: Experiment, summary: Summary) -> None:
 
 def heading(experiment: Experiment, summary: Summary) -> str:
     """What the tables hold and how their numbers were made."""
-    final = _seeds(len(experiment.final_seeds), "other")
-    chosen = f"{_budget(experiment)}, and {final}"
     text = (
         f"{len(experiment.methods)} methods at staleness {_listed(experiment.staleness)} updates; "
-        f"{chosen} {final}, paired across methods. Accuracy is the exact expected share of right answers on "
-        "held-out prompts, in per cent, after the last update; collapsed runs count with what they end with, and with "
-        "0 where they broke off. Brackets: 95 % intervals, Student's t for means, Clopper-Pearson for shares."
+        f"{_budget(experiment)}, and {_seeds(len(experiment.final_seeds), 'other')}, paired across methods. "
+        "Accuracy is the exact expected share of right answers on held-out prompts, in per cent, after the last "
+        "update; collapsed runs count with what they end with, and with 0 where they broke off. Brackets: 95 % "
+        "intervals, Student's t for means, Clopper-Pearson for shares."
     )
     if experiment.references:
         text += (
@@ -69,7 +68,7 @@ def _table(experiment: Experiment, rows: list[MethodResult], k: int) -> list[Tex
     title = f"K = {k}"
     head = Text.assemble(
         (f"{title:<{NAME}}", "bold"),
-        (f"{'lr':<8}{'accuracy':<15}{'peak':>5}{'pass@8':>7}  {'collapsed':<13}{difference:<17}", "dim"),
+        (f"{'lr':<8}{'accuracy':<15}{'peak':>5}{'pass@8':>7} {'collapsed':<14}{difference:<17}", "dim"),
         ("p" if reference else "", "dim"),
     )
     lines = [head]
@@ -78,8 +77,8 @@ def _table(experiment: Experiment, rows: list[MethodResult], k: int) -> list[Tex
         line = Text(f"{name:<{NAME}}" if len(name) < NAME else f"{name}\n{'':<{NAME}}")
         line.append(f"{rate(row.learning_rate) + ('*' if row.at_edge else ''):<8}")
         line.append(f"{per_cent(row.final_accuracy, decimals=0):<15}", style="bold")
-        line.append(f"{_points(row.peak_accuracy.estimate):>5}{_points(row.pass_at_8.estimate):>7}  ")
-        line.append(f"{collapsed(row.collapsed, row.seeds, row.share_collapsed):<13}")
+        line.append(f"{_points(row.peak_accuracy.estimate):>5}{_points(row.pass_at_8.estimate):>7} ")
+        line.append(f"{collapsed(row.collapsed, row.seeds, row.share_collapsed):<14}")
         for found in row.comparisons:
             if found.reference == reference:
                 line.append(f"{per_cent(found.difference, signed=True, decimals=0):<17}{p_value(found.t_p_adjusted)}")
@@ -111,10 +110,12 @@ def _robustness(experiment: Experiment, summary: Summary) -> list[Text | str]:
 def _lengths(experiment: Experiment, summary: Summary) -> list[Text | str]:
     study = experiment.length
     assert study is not None
+    rates = sorted({task.get("learning_rate", study.learning_rate) for task in study.tasks.values()})
+    rates_said = rate(rates[0]) if len(rates) == 1 else f"{rate(rates[0])} to {rate(rates[-1])}, the task's own"
     lines: list[Text | str] = [
         *textwrap.wrap(
             f"Tokens at the lower bound of the clip of {study.weight}, K = {study.staleness}, learning rate "
-            f"{rate(study.learning_rate)}, in per cent of the tokens, mean over updates from step K on.",
+            f"{rates_said}, in per cent of the tokens, mean over updates from step K on.",
             100,
         ),
         Text(f"{'':<{NAME}}{'mean length':<19}{'all tokens':<19}by position 1, 2, ...", style="dim"),

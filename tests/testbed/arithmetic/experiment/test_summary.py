@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from scipy import stats
 
-from testbed.arithmetic.experiment import experiment_command, run_experiment, summarise_runs
+from testbed.arithmetic.experiment import LengthStudy, experiment_command, run_experiment, summarise_runs
 from testbed.arithmetic.experiment.markdown import as_data, write_markdown
 from testbed.arithmetic.experiment.printing import print_experiment
+from testbed.arithmetic.experiment.statistics import share_interval
 from testbed.arithmetic.experiment.summary import runs_of
 from tests.testbed.arithmetic.experiment import fake
 from tests.testbed.arithmetic.experiment.fake import SMALL
@@ -131,6 +133,28 @@ def test_text_is_not_wider_than_a_terminal(summary, capsys):
     assert max(map(len, text.splitlines())) <= 100
     for part in ("K = 8", "token ratio", "0/3 [0, 71]", "2/4, ", "Clopper-Pearson", "*: the lowest or highest"):
         assert part in text
+    told = " ".join(text.split())
+    assert "was chosen, and 3 other seeds, paired across methods" in told
+    assert told.count("other seeds") == 1
+
+
+def test_columns_stay_apart_where_every_run_collapsed(summary, capsys):
+    worst = [replace(r, collapsed=8, seeds=8, share_collapsed=share_interval(8, 8)) for r in summary.results]
+    print_experiment(SMALL, replace(summary, results=worst))
+    text = capsys.readouterr().out
+    assert max(map(len, text.splitlines())) <= 100
+    assert text.count("8/8 [63, 100] ") == len(worst)
+
+
+def test_the_length_study_says_whose_learning_rate_it_is(summary, capsys):
+    def told(**rates):
+        tasks = {name: {"digits": 1, **({"learning_rate": r} if r else {})} for name, r in rates.items()}
+        one = replace(SMALL, length=LengthStudy(tasks, seeds=(0, 1), staleness=4, learning_rate=1e-4))
+        print_experiment(one, summary)
+        return " ".join(capsys.readouterr().out.split())
+
+    assert "K = 4, learning rate 1e-4, in per cent" in told(short=None, long=None)
+    assert "K = 4, learning rate 1e-4 to 2e-4, the task's own, in per cent" in told(short=None, long=2e-4)
 
 
 def test_markdown_has_every_table(folder, summary, tmp_path):
