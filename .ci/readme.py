@@ -72,7 +72,13 @@ def serve(script: str, command: str) -> None:
     """Start a server, ask it for its page, stop it."""
     script += f"exec env BROWSER=true {command}"  # no window is opened
     process = subprocess.Popen(
-        ["bash", "-c", script], cwd=ROOT, stdout=subprocess.PIPE, text=True, start_new_session=True
+        ["bash", "-c", script],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+        # What a shell starts in the background is deaf to Ctrl+C, and so would be what is started from here.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     try:
         assert process.stdout is not None
