@@ -148,16 +148,14 @@ def test_the_experiment_is_that_of_its_page():
         method, weight = CONFIGURATIONS[name]
         (row,) = [line for line in page.splitlines() if line.startswith(f"| {method} | 7")]
         assert re.findall(r"(\d\d\.\d) ±", row)[1:] == best
-        (row,) = [line for line in page.splitlines() if line.startswith(f"| {weight} | ")]
+        (row,) = [line for line in page.splitlines() if line.startswith(f"| {weight} | ") and line.count(" | ") == 6]
         assert [cell.split()[0] for cell in row.strip("| ").split(" | ")[4:]] == high.split()
     tables = (ROOT / "docs" / "staleness" / "tables.md").read_text(encoding="utf-8")
     for method, weight in (("MinPRO", "`minpro(clip=(0.5, 2.0))`"), ("GRPO", "`ppo_clip(clip=(0.8, 1.28))`")):
         chosen = re.findall(rf"^\| {method} \| (`[^`]+`) \| \S+ \| \d", tables, re.MULTILINE)
         assert chosen[1:4] == [weight] * 3  # K = 8, 32, 128
-    said, told = (" ".join(text.split()) for text in (README, page))
-    assert "112 of 112 runs of weights without one collapsed" in said
-    assert "5 of 48 of GRPO, M2PO and GSPO" in said
-    assert "112 of 112 runs of weights without a mask collapsed, and 5 of 48 of weights with one" in told
+    assert "The base model has 39.9." in " ".join(README.split())
+    assert "39.9 % right when sampled" in " ".join(page.split())
 
 
 def test_the_page_leaves_no_trace():

@@ -19,7 +19,7 @@ FILE = "tables.md"
 
 def write_markdown(folder: Path, experiment: Experiment, summary: Summary) -> Path:
     """Write tables.md: every table, with both tests and every reference."""
-    parts = [f"# {experiment.name}", heading(experiment, summary)]
+    parts = [f"# {experiment.name}", heading(experiment, summary), *_signed_ranks(experiment)]
     for k in experiment.staleness:
         rows = [r for r in summary.results if r.staleness == k]
         if rows:
@@ -72,12 +72,23 @@ def _comparisons(experiment: Experiment, rows: Sequence[Any]) -> list[str]:
     return parts
 
 
+def _signed_ranks(experiment: Experiment) -> list[str]:
+    """What that test cannot say with few seeds."""
+    seeds, methods = len(experiment.final_seeds), len(experiment.methods) - 1
+    if not experiment.references:
+        return []
+    least = 2.0 ** (1 - seeds)
+    return [
+        f"Signed ranks of {seeds} pairs have a p-value of {p_value(least)} at the least, after Holm over {methods} "
+        f"methods of {p_value(min(1.0, methods * least))}."
+    ]
+
+
 def _robustness(summary: Summary) -> str:
     rows = (
-        (r.staleness, r.method, collapsed(r.collapsed, r.runs, r.share), f"{100 * r.mean_accuracy:.1f}")
-        for r in summary.robustness
+        (r.staleness, r.method, f"{r.collapsed}/{r.runs}", f"{100 * r.mean_accuracy:.1f}") for r in summary.robustness
     )
-    return _table(("K", "method", "collapsed, %", "mean final accuracy, %"), rows)
+    return _table(("K", "method", "collapsed", "mean final accuracy, %"), rows)
 
 
 def _configurations(summary: Summary) -> str:

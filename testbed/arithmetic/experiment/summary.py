@@ -59,13 +59,16 @@ class MethodResult:
 
 @dataclass(frozen=True)
 class Robustness:
-    """Collapse over all tuning runs at the learning rates that every method has."""
+    """Collapse over all tuning runs at the learning rates that every method has.
+
+    Without an interval: runs of one seed, or of one learning rate, collapse together, so that they are no independent
+    trials.
+    """
 
     method: str
     staleness: int
     collapsed: int
     runs: int
-    share: Interval
     mean_accuracy: float
     """Final, over the same runs."""
 
@@ -200,7 +203,7 @@ def _robustness(experiment: Experiment, tuning: Sequence[Row], k: int, shared: s
         if mine:
             hits = sum(r["collapsed"] for r in mine)
             mean = float(np.mean([r["final_accuracy"] for r in mine]))
-            found.append(Robustness(method.name, k, hits, len(mine), share_interval(hits, len(mine)), mean))
+            found.append(Robustness(method.name, k, hits, len(mine), mean))
     return found
 
 

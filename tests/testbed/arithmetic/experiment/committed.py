@@ -14,8 +14,14 @@ from testbed.arithmetic.experiment.wording import p_value
 FOLDER = Path(__file__).parents[4] / "docs" / "staleness"
 PLACES = {"staleness": FOLDER, "floor": FOLDER / "floor"}
 KINDS = {column.name: column.type for column in run_columns()}
-MASKED = ("GRPO", "M2PO", "GSPO")
-"""Their weight is zero where a token is too far from its rollout."""
+OLD = (8, 32, 128)
+GRPO, GSPO = "ppo_clip(clip=(0.8, 1.2))", "gspo(clip=(0.8, 1.2))"
+RATES = {"2e-4": 2e-4, "4e-4": 4e-4, "8e-4": 8e-4}
+CLIPS = ((0.8, 1.28), (0.5, 2.0))
+BASE = 0.405
+"""Accuracy of the base model on the prompts of the tuning runs."""
+
+Runs = Sequence[dict]
 
 
 def read_runs(folder):
@@ -36,71 +42,64 @@ def with_interval(values):
     return f"{100 * np.mean(values):.1f} ± {100 * half:.1f}"
 
 
-Runs = Sequence[dict]
-RATIOS = ("token", "minpro", "prefix")
-GSPO = "gspo(clip=(0.8, 1.2))"
-OLD = (8, 32, 128)
-
-
 def said(runs: Runs, bounded: Runs) -> list[str]:
     """What the page says of the runs, number by number."""
-    return [*of_masks(runs), *of_minpro(runs), *of_ageing(runs), *of_clipped_minpro(runs), *of_the_best(runs),
-            *of_cosines(runs), *of_bounds(runs, bounded), *of_lengths(runs), *of_limits(runs)]  # fmt: skip
-
-
-def of_masks(runs: Runs) -> Iterator[str]:
-    """Runs that collapsed at the highest learning rate, by whether the weight has a mask."""
-
-    def shares(*lags: int) -> list[str]:
-        high = [r for r in where(runs, stage="tuning", learning_rate=8e-4) if r["staleness"] in lags]
-        return [collapses([r for r in high if (r["name"] in MASKED) == masked]) for masked in (False, True)]
-
-    free, masked = shares(32, 128)
-    yield f"{free} runs of weights without a mask collapsed, and {masked} of weights with one"
-    free, masked = shares(8)
-    yield f"at K = 8 {free} and {masked}"
-    gains = [difference(runs, "ppo_clip(clip=(0.8, 1.2))", "token", 8e-4, k) for k in OLD]
-    yield f"the mask alone is worth {listed(gains)} points"
-    kl = [
-        np.mean([r["mean_kl_sampled"] for r in tuned(runs, w, 8e-4, 128)])
-        for w in ("token", "minpro", "ppo_clip(clip=(0.8, 1.2))", GSPO)
-    ]
-    yield (
-        "{:.1f} nats per token with the token ratio, {:.1f} with MinPRO without a clip, {:.1f} with GRPO and ".format(
-            *kl[:3]
-        )
-        + f"{kl[3]:.1f} with GSPO"
-    )
-    costs = [ageing(runs, w, 1e-4, 128) for w in ("token", "ppo_clip(clip=(0.8, 1.2))", "gspo(clip=(0.9997, 1.0004))")]
-    yield (
-        f"at 1e-4 the token ratio loses {costs[0]} points, GRPO {costs[1]} and GSPO with its paper's narrow bounds "
-        f"{costs[2]}"
-    )
+    return [
+        *of_minpro(runs), *of_the_highest_rate(runs), *of_the_mask(runs), *of_distances(runs), *of_clipped_minpro(runs),
+        *of_the_best(runs), *of_cosines(runs), *of_bounds(bounded), *of_floors(runs), *of_lengths(runs),
+        *of_chance(runs), *of_pass_at_8(runs),
+    ]  # fmt: skip
 
 
 def of_minpro(runs: Runs) -> Iterator[str]:
     """MinPRO without a clip beside the token ratio."""
-    for rate, name in ((2e-4, "2e-4"), (4e-4, "4e-4")):
-        found = [difference(runs, "minpro", "token", rate, k) for k in OLD]
-        yield f"at {name} {listed(found)}"
+    for name, rate in RATES.items():
+        yield f"at {name} {listed([difference(runs, 'minpro', 'token', rate, k) for k in OLD])}"
     token, minpro, prefix = (
-        listed([sum(r["collapsed"] for r in tuned(runs, weight, 8e-4, k)) for k in OLD]) for weight in RATIOS
+        listed([sum(r["collapsed"] for r in tuned(runs, w, 8e-4, k)) for k in OLD])
+        for w in ("token", "minpro", "prefix")
     )
     yield (
         f"At 8e-4 the token ratio collapsed in {token} of 8 runs, MinPRO without a clip in {minpro}, and the exact "
         f"prefix ratio in {prefix}"
     )
+    yield f"at the best learning rate of each {less(runs, 'MinPRO unclipped', 'token ratio')}"
 
 
-def of_ageing(runs: Runs) -> Iterator[str]:
-    """What older rollouts cost at the same configuration."""
-    token, minpro, prefix, gspo = (ageing(runs, w, 4e-4, 128) for w in (*RATIOS, GSPO))
+def of_the_highest_rate(runs: Runs) -> Iterator[str]:
+    """Runs that collapsed, and that ended below the base model, by whether the weight has a mask."""
+    high = [r for r in where(runs, stage="tuning", learning_rate=8e-4) if r["staleness"] in (32, 128)]
+    masked, gspo = ([r for r in high if r["name"] in names] for names in (("GRPO", "M2PO"), ("GSPO",)))
+    free = [r for r in high if r["name"] not in ("GRPO", "M2PO", "GSPO")]
     yield (
-        f"at 4e-4 the token ratio loses {token} points, MinPRO without a clip {minpro}, the prefix ratio {prefix} and "
-        f"GSPO with PPO's bounds {gspo}"
+        f"{collapses(free)} runs of weights without a mask collapsed, {collapses(masked)} of GRPO and M2PO, and "
+        f"{collapses(gspo)} of GSPO"
     )
-    token, minpro = (ageing(runs, w, 2e-4, 128) for w in ("token", "minpro"))
-    yield f"At 2e-4 the token ratio loses {token} and MinPRO without a clip {minpro}"
+    below = [f"{sum(r['final_accuracy'] < BASE for r in rows)} of {len(rows)}" for rows in (masked, gspo)]
+    yield f"{below[0]} of GRPO and M2PO and {below[1]} of GSPO ended below the base model"
+    on_policy = {rate: [100 * np.mean([r["final_accuracy"] for r in tuned(runs, w, rate, 0)])
+                        for w in ("token", "minpro", "prefix", GRPO, GSPO)] for rate in (4e-4, 8e-4)}  # fmt: skip
+    first, second = (f"{min(x):.0f} to {max(x):.0f} %" for x in on_policy.values())
+    yield f"at K = 0 it ends at {second}, after {first} at 4e-4"
+
+
+def of_the_mask(runs: Runs) -> Iterator[str]:
+    """PPO's clip less the token ratio."""
+    found = [f"{listed([difference(runs, GRPO, 'token', rate, k) for k in OLD])} at {n}" for n, rate in RATES.items()]
+    yield f"{found[0]}, {found[1]}, and {found[2]}"
+
+
+def of_distances(runs: Runs) -> Iterator[str]:
+    """KL(mu || pi) where nothing collapsed."""
+    kl = []
+    for weight in ("token", "minpro", GRPO, GSPO):
+        mine = tuned(runs, weight, 4e-4, 128)
+        assert len(mine) in (4, 8)
+        kl.append(f"{np.mean([r['mean_kl_behaviour_policy'] for r in mine]):.2f}")
+    yield (
+        f"{kl[0]} nats per token with the token ratio, {kl[1]} with MinPRO without a clip, {kl[2]} with GRPO and "
+        f"{kl[3]} with GSPO"
+    )
 
 
 def of_clipped_minpro(runs: Runs) -> Iterator[str]:
@@ -112,100 +111,123 @@ def of_clipped_minpro(runs: Runs) -> Iterator[str]:
         f"From K = 0 to K = 32 at 2e-4 it loses {narrow} points with the bounds 0.8 and 1.28 and {wide} with 0.5 and "
         f"2, no correction {none}"
     )
+    yield f"at the best rate of each it ends {less(runs, 'MinPRO unclipped', 'MinPRO')} points below"
 
 
 def of_the_best(runs: Runs) -> Iterator[str]:
     """Each method at the configuration that it chose."""
-    hits, runs_made = (f(where(runs, stage="final")) for f in (lambda rows: sum(r["collapsed"] for r in rows), len))
-    yield f"{hits or 'None'} of the {runs_made} final runs collapsed"
-
-    def less(method: str, other: str) -> str:
-        return listed([points(final(runs, method, k), final(runs, other, k)) for k in OLD])
-
-    yield f"MinPRO without a clip less the token ratio is {less('MinPRO unclipped', 'token ratio')} points"
-    results = best(runs)
-    p = [c.t_p_adjusted for k in OLD for c in results["GSPO", k].comparisons if c.reference == "MinPRO unclipped"]
-    told = ", ".join(map(p_value, p[:-1]))
-    told = f"p = {told} and {p_value(p[-1])} after Holm"
-    yield f"GSPO less MinPRO without a clip is {less('GSPO', 'MinPRO unclipped')} ({told}"
-    yield f"Clipped MinPRO less MinPRO without a clip is {less('MinPRO', 'MinPRO unclipped')} points"
+    final_runs = where(runs, stage="final")
+    yield f"{sum(r['collapsed'] for r in final_runs) or 'None'} of the {len(final_runs)} final runs collapsed"
+    for name, k, beside in (
+        ("GSPO", 32, "MinPRO unclipped"), ("GSPO", 128, "MinPRO unclipped"),
+        ("truncated sequence", 128, "MinPRO unclipped"), ("GRPO", 128, "MinPRO unclipped"),
+        ("truncated sequence", 0, "GSPO"),
+    ):  # fmt: skip
+        [c] = [c for c in best(runs)[name, k].comparisons if c.reference == beside]
+        p = p_value(c.t_p_adjusted)
+        told = f"p {p}" if p.startswith("<") else f"p = {p}"
+        yield f"{points(final(runs, name, k), final(runs, beside, k))} ({told.replace('<', '< ')})"
 
 
 def of_cosines(runs: Runs) -> Iterator[str]:
-    """Mean cosine along training at K = 128."""
+    """Mean cosine at K = 128."""
     cosine = {m: best(runs)[m, 128].cosine.estimate for m in ("GRPO", "GSPO", "token ratio")}
     yield (
-        f"At K = 128 GSPO's is {cosine['GSPO']:.2f} on average, GRPO's {cosine['GRPO']:.2f} and the token ratio's "
-        f"{cosine['token ratio']:.2f}"
+        f"GSPO's is {cosine['GSPO']:.2f}, GRPO's {cosine['GRPO']:.2f} and the token ratio's {cosine['token ratio']:.2f}"
+    )
+
+
+def of_bounds(bounded: Runs) -> Iterator[str]:
+    """What each bound of MinPRO's clip costs beside neither, and both beyond the sum of the two."""
+    seeds = sorted({r["seed"] for r in where(bounded, stage="final")})
+
+    def ends(weight: str, k: int) -> np.ndarray:
+        rows = {r["seed"]: 100 * r["final_accuracy"] for r in where(bounded, stage="final", weight=weight, staleness=k)}
+        return np.array([rows[seed] for seed in seeds])
+
+    def cost(*weights: str) -> str:
+        return listed([interval(sum(ends("minpro", k) - ends(w, k) for w in weights)) for k in OLD])
+
+    alone = {bound: f"minpro(clip={bound})" for low, high in CLIPS for bound in (f"(0.0, {high})", f"({low}, inf)")}
+    upper, wide = cost(alone["(0.0, 1.28)"]), cost(alone["(0.0, 2.0)"])
+    yield f"At most 1.28 costs {upper} points at K = 8, 32 and 128, at most 2 {wide}"
+    p = [c.t_p_adjusted for r in summarise_runs(packaged_experiment("floor"), bounded).results
+         for c in r.comparisons if r.method.startswith("at most")]  # fmt: skip
+    yield f"none of it is told from chance (p of {min(p):.2f} and more after Holm)"
+    yield f"At least 0.8 costs {cost(alone['(0.8, inf)'])}, at least 0.5 {cost(alone['(0.5, inf)'])}"
+    beyond = [
+        listed([
+            interval(ends(f"minpro(clip=(0.0, {high}))", k) + ends(f"minpro(clip=({low}, inf))", k)
+                     - ends("minpro", k) - ends(f"minpro(clip=({low}, {high}))", k)) for k in OLD
+        ]) for low, high in CLIPS
+    ]  # fmt: skip
+    told = f"by {beyond[0]} points for 0.8 to 1.28 and by {beyond[1]} for 0.5 to 2"
+    yield f"Both together cost more than the sum of the two, {told}"
+
+
+def of_floors(runs: Runs) -> Iterator[str]:
+    """Tokens at the floor in tuning runs of clipped MinPRO."""
+    rows = [r for r in where(runs, stage="tuning", name="MinPRO") if r["staleness"]]
+    shares = [[100 * r["mean_floor_fraction"] for r in rows if r["collapsed"] == c] for c in (1, 0)]
+    yield (
+        f"In the {len(shares[0])} tuning runs of clipped MinPRO that collapsed {min(shares[0]):.0f} to "
+        f"{max(shares[0]):.0f} % of the tokens were at the floor, in the {len(shares[1])} others {min(shares[1]):.0f} "
+        f"to {max(shares[1]):.0f} %"
     )
 
 
 def of_lengths(runs: Runs) -> Iterator[str]:
-    """Tokens at the floor at the first and at the last position."""
-    shares = []
-    for name in ("2-digit addition", "3-digit addition", "2-digit multiplication", "3-digit multiplication"):
+    """Tokens at the floor at the first and at the last position, and how far the policy is from its rollouts."""
+    tasks = (
+        "2-digit addition",
+        "3-digit addition",
+        "modular addition",
+        "2-digit multiplication",
+        "3-digit multiplication",
+    )
+    shares, whole, kl = [], [], []
+    for name in tasks:
         mine = where(runs, stage="length", name=name)
         assert len(mine) == 8
         last = max(t for t in range(1, 9) if np.isfinite(mine[0][f"floor_{t}"]))
-        shares.append([round(100 * np.mean([r[f"floor_{t}"] for r in mine])) for t in (1, last)])
-    first, second, third, fourth = (f"from {one} to {other} %" for one, other in shares)
+        first, end = (round(100 * np.mean([r[f"floor_{t}"] for r in mine])) for t in (1, last))
+        shares.append(f"from {first} to {end} %")
+        whole.append(round(100 * np.mean([r["mean_floor_fraction"] for r in mine])))
+        kl.append(np.mean([r["mean_kl_sampled"] for r in mine]))
     yield (
-        f"{first} between the first and the last position of 2-digit addition, {second} in 3-digit addition, {third} "
-        f"in 2-digit and {fourth} in 3-digit multiplication"
+        f"{shares[0]} between the first and the last position of 2-digit addition, {shares[1]} in 3-digit and "
+        f"{shares[2]} in modular addition, {shares[3]} in 2-digit and {shares[4]} in 3-digit multiplication"
     )
+    yield f"{whole[2]}, {whole[0]} and {whole[1]} % of all tokens in modular, 2-digit and 3-digit addition"
+    yield f"{min(kl[:4]):.3f} to {max(kl[:4]):.3f} nats per token, and {kl[4]:.3f} in 3-digit multiplication"
 
 
-def of_limits(runs: Runs) -> Iterator[str]:
+def of_chance(runs: Runs) -> Iterator[str]:
     """How far chance goes: at K = 0 all weights are 1."""
     means = [100 * r.final_accuracy.estimate for (_, k), r in best(runs).items() if k == 0]
     yield f"end between {min(means):.1f} and {max(means):.1f} on average"
-    many = [100 * r.pass_at_8.estimate for (m, k), r in best(runs).items() if k]
-    yield f"pass@8 hides all of it: {min(many):.0f} to {max(many):.0f} % for every method at K of 8 and more"
 
 
-def of_bounds(runs: Runs, bounded: Runs) -> Iterator[str]:
-    """What each bound of MinPRO's clip costs, beside neither."""
-
-    def costs(weight: str) -> list[str]:
-        pairs = [[where(bounded, stage="final", weight=w, staleness=k) for w in ("minpro", weight)] for k in OLD]
-        return [points(*pair) for pair in pairs]
-
-    p = {
-        r.method: p_value(c.t_p_adjusted)
-        for r in summarise_runs(packaged_experiment("floor"), bounded).results for c in r.comparisons
-        if r.staleness == 128
-    }  # fmt: skip
-    upper = [points(*(where(bounded, stage="final", weight=w, staleness=128) for w in (weight, "minpro")))
-             for weight in ("minpro(clip=(0.0, 1.28))", "minpro(clip=(0.0, 2.0))")]  # fmt: skip
+def of_pass_at_8(runs: Runs) -> Iterator[str]:
+    """At the configurations chosen, and at the highest rate."""
+    many = [100 * r.pass_at_8.estimate for (_, k), r in best(runs).items() if k]
+    high = [f"{100 * np.mean([r['final_pass_at_8'] for r in tuned(runs, w, 8e-4, 128)]):.0f} %"
+            for w in ("token", "minpro", GRPO, GSPO)]  # fmt: skip
     yield (
-        f"at K = 128 it ends {upper[0]} points (at most 1.28, p = {p['at most 1.28']} after Holm) and {upper[1]} "
-        f"points (at most 2, p = {p['at most 2']}) above neither bound"
+        f"{min(many):.0f} to {max(many):.0f} % for every method at K of 8 and more; at 8e-4 and K = 128 it is "
+        f"{high[0]} for the token ratio, {high[1]} for MinPRO without a clip, {high[2]} for GRPO and {high[3]} for GSPO"
     )
-    lower, wide = (costs(f"minpro(clip=({low}, inf))") for low in (0.8, 0.5))
-    told = f"{listed(lower)} points at K = 8, 32 and 128, one of 0.5 {listed(wide)}"
-    yield f"A lower bound of 0.8 alone costs {told}"
-    narrow, broad = (listed(costs(f"minpro(clip=({low}, {high}))")) for low, high in ((0.8, 1.28), (0.5, 2.0)))
-    yield f"0.8 to 1.28 costs {narrow}, 0.5 to 2 {broad}"
-    means = {
-        (w, k): np.mean([r["final_accuracy"] for r in where(bounded, stage="final", weight=w, staleness=k)])
-        for w in {r["weight"] for r in bounded} for k in OLD
-    }  # fmt: skip
-    more = all(
-        means["minpro", k] - means[f"minpro(clip=({low}, {high}))", k]
-        > 2 * means["minpro", k] - means[f"minpro(clip=(0.0, {high}))", k] - means[f"minpro(clip=({low}, inf))", k]
-        for low, high in ((0.8, 1.28), (0.5, 2.0)) for k in OLD
-    )  # fmt: skip
-    yield f"Both together {'always' if more else 'do not always'} cost more than the sum of each alone"
-    floors = [
-        100 * r["mean_floor_fraction"] for r in where(runs, stage="tuning", name="MinPRO") if r["collapsed"]
-    ]  # fmt: skip
-    yield f"In the {len(floors)} tuning runs of clipped MinPRO that collapsed {min(floors):.0f} to {max(floors):.0f} %"
 
 
 def best(runs: Runs):
     """(method, K) -> its result at the configuration chosen."""
     found = summarise_runs(packaged_experiment("staleness"), runs).results
     return {(r.method, r.staleness): r for r in found}
+
+
+def less(runs: Runs, method: str, other: str) -> str:
+    """Of final runs, at K = 8, 32 and 128."""
+    return listed([points(final(runs, method, k), final(runs, other, k)) for k in OLD])
 
 
 def final(runs: Runs, method: str, k: int) -> Runs:
@@ -237,10 +259,12 @@ def ageing(runs: Runs, weight: str, rate: float, k: int) -> str:
 def points(rows: Runs, others: Runs) -> str:
     """Mean and interval of the differences, paired by seed."""
     one, two = ({r["seed"]: 100 * r["final_accuracy"] for r in table} for table in (rows, others))
-    both = sorted(one.keys() & two.keys())
-    test = stats.ttest_rel([one[s] for s in both], [two[s] for s in both])
-    low, high = test.confidence_interval()
-    return f"{plain(np.mean([one[s] - two[s] for s in both]))} [{plain(low)}, {plain(high)}]"
+    return interval(np.array([one[seed] - two[seed] for seed in sorted(one.keys() & two.keys())]))
+
+
+def interval(values: np.ndarray) -> str:
+    low, high = stats.ttest_1samp(values, 0.0).confidence_interval()
+    return f"{plain(values.mean())} [{plain(low)}, {plain(high)}]"
 
 
 def plain(x: float) -> str:

@@ -11,7 +11,7 @@ from testbed.arithmetic.experiment.choosing import chosen_configurations
 from testbed.arithmetic.experiment.columns import run_columns
 from testbed.arithmetic.experiment.markdown import write_markdown
 from testbed.sweep.table import write_sheet
-from tests.testbed.arithmetic.experiment.committed import FOLDER, PLACES, read_runs, said, with_interval
+from tests.testbed.arithmetic.experiment.committed import FOLDER, PLACES, ageing, best, read_runs, said, with_interval
 
 PAGE = FOLDER / "README.md"
 
@@ -111,7 +111,7 @@ def test_the_high_learning_rates_of_the_page_are_those_of_the_runs(runs):
 
 
 BOUNDS = {
-    "unbounded": "minpro",
+    "without a clip": "minpro",
     "at most 1.28": "minpro(clip=(0.0, 1.28))",
     "at most 2": "minpro(clip=(0.0, 2.0))",
     "at least 0.8": "minpro(clip=(0.8, inf))",
@@ -145,26 +145,66 @@ def test_each_bound_alone_is_that_of_its_runs(runs, bounded):
         np.testing.assert_allclose([*one.values()], [*other.values()], atol=1e-9)
 
 
+DIFFERENT = {
+    8: {"MinPRO", "no correction"},
+    32: {"MinPRO", "no correction", "GSPO"},
+    128: {"MinPRO", "no correction", "GSPO", "truncated sequence", "GRPO"},
+}
+
+
+@pytest.mark.parametrize("k", DIFFERENT)
+def test_the_page_names_every_method_that_differs_from_minpro_without_a_clip(runs, k):
+    found = {
+        method
+        for (method, lag), result in best(runs).items()
+        for c in result.comparisons
+        if lag == k and c.reference == "MinPRO unclipped" and c.t_p_adjusted < 0.05
+    }
+    assert found == DIFFERENT[k]
+
+
+def test_what_older_rollouts_cost_is_that_of_the_runs(runs):
+    weights = {f"`{w}`": w for m in packaged_experiment("staleness").methods for w in m.weights}
+    rows = {name: told for name, *told in page_rows(5) if name in weights}
+    assert rows.keys() == weights.keys()
+    for name, told in rows.items():
+        for rate, text in zip((1e-4, 2e-4, 4e-4, 8e-4), told, strict=True):
+            assert text == ageing(runs, weights[name], rate, 128)
+
+
 def prose():
-    """The page from its results on, without tables, code and pictures, on one line."""
-    lines = PAGE.read_text().split("\n## What came out\n")[1].splitlines()
+    """Summary and results of the page, without tables, code and pictures, on one line."""
+    page = PAGE.read_text()
+    summary = page[page.index("\nIn short") : page.index("\n```")]
+    lines = (summary + page.split("\n## What came out\n")[1]).splitlines()
     text = " ".join(line for line in lines if not line.startswith(("|", "!", "```")))
     return " ".join(text.replace("**", "").split())
 
 
 def test_the_prose_is_that_of_the_runs(runs, bounded):
-    text = prose()
-    told = said(runs, bounded)
+    text, told = prose(), said(runs, bounded)
     for sentence in told:
         assert sentence in text, sentence
     # Nothing else of it is a result: what is left of its decimals are settings.
     for sentence in sorted(told, key=len, reverse=True):
         text = text.replace(sentence, "")
-    settings = {"0.8", "1.28", "0.5", "0.9997", "1.0004", "0.04", "0.16", "0.02", "0.01", "2.0"}
-    assert {*re.findall(r"(?<![\d-])\d+\.\d+", text)} <= settings
-    # Negative control: with other runs other sentences.
-    other = [{**r, "final_accuracy": 0.9 * r["final_accuracy"], "collapsed": 1} for r in runs]
-    assert sum(sentence not in told for sentence in said(other, bounded)) > len(told) / 2
+    settings = {"0.8", "1.28", "0.5", "2.0", "0.01", "0.070", "40.5"}
+    assert {*re.findall(r"-?\d+\.\d+", text)} <= settings
+    # Negative control: other runs have other sentences, each of them.
+    rng = np.random.default_rng(0)
+    others = said(*([changed(row, rng) for row in table] for table in (runs, bounded)))
+    assert len(others) == len(told)
+    assert not {*others} & {*told}
+
+
+MEASURED = ("final_accuracy", "final_pass_at_8", "mean_cosine", "mean_kl_behaviour_policy", "mean_kl_sampled")
+
+
+def changed(row, rng):
+    """The same run with other results."""
+    floors = [name for name in row if name.startswith("floor_") or name == "mean_floor_fraction"]
+    other = {name: row[name] * rng.uniform(0.3, 0.8) for name in (*MEASURED, *floors)}
+    return {**row, **other, "collapsed": int(rng.uniform() < 0.5)}
 
 
 def test_the_base_model_is_what_every_run_began_with():
@@ -172,7 +212,7 @@ def test_the_base_model_is_what_every_run_began_with():
         first = [float(row["mean"]) for row in csv.DictReader(file) if int(row["step"]) == 0]
     assert len(first) == 40
     assert np.ptp(first) < 1e-9
-    assert f"({100 * first[0]:.1f} % right when sampled)" in " ".join(PAGE.read_text().split())
+    assert f"({100 * first[0]:.1f} % right when sampled;" in " ".join(PAGE.read_text().split())
 
 
 def test_the_columns_are_explained(tmp_path):

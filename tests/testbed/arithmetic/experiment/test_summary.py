@@ -161,6 +161,8 @@ def test_markdown_has_every_table(folder, summary, tmp_path):
     text = write_markdown(tmp_path, SMALL, summary).read_text()
     assert text.count("\n## ") == 2 + 2 + 1 + 1
     assert text.count("Final accuracy less that of") == 4
+    # Three pairs: all signs alike in 2 of 8 cases; two other methods.
+    assert "Signed ranks of 3 pairs have a p-value of 0.250 at the least, after Holm over 2 methods of 0.500." in text
     tables = [block.splitlines() for block in text.split("\n\n") if block.startswith("|")]
     assert len(tables) == 2 * 3 + 2 + 1 + 1
     assert all(len({line.count(" | ") for line in t}) == 1 for t in tables)
