@@ -79,7 +79,7 @@ def test_lesson_8_quotes_the_experiment_as_it_is(method, number):
 def test_lesson_8_quotes_the_runs_that_collapse(weight):
     page = (STALENESS / "README.md").read_text(encoding="utf-8")
     (row,) = re.findall(rf"^\| `{weight}` \|((?:[^|]*\|){{6}})$", page, re.MULTILINE)
-    assert row.split("|")[4].strip().endswith("(8 of 8)")  # 4e-4 at K = 8, 32, 128, then 8e-4
+    assert row.split("|")[4].strip().endswith("(8/8)")  # 4e-4 at K = 8, 32, 128, then 8e-4
     (row,) = re.findall(r"^\| `gspo\(clip=\(0.8, 1.2\)\)` \|((?:[^|]*\|){6})$", page, re.MULTILINE)
     assert row.split("|")[4].strip() == "58.1"
     assert "58.1 %" in (FOLDER / "08_transformer_under_staleness.ipynb").read_text(encoding="utf-8")

@@ -107,7 +107,7 @@ def test_the_high_learning_rates_of_the_page_are_those_of_the_runs(runs):
             assert len(mine) in (4, 8)
             hits = sum(r["collapsed"] for r in mine)
             mean = f"{100 * np.mean([r['final_accuracy'] for r in mine]):.1f}"
-            assert text == (f"{mean} ({hits} of {len(mine)})" if hits else mean)
+            assert text == (f"{mean} ({hits}/{len(mine)})" if hits else mean)
 
 
 BOUNDS = {
