@@ -11,7 +11,16 @@ from testbed.arithmetic.experiment.choosing import chosen_configurations
 from testbed.arithmetic.experiment.columns import run_columns
 from testbed.arithmetic.experiment.markdown import write_markdown
 from testbed.sweep.table import write_sheet
-from tests.testbed.arithmetic.experiment.committed import FOLDER, PLACES, ageing, best, read_runs, said, with_interval
+from tests.testbed.arithmetic.experiment.committed import (
+    BASE,
+    FOLDER,
+    PLACES,
+    ageing,
+    best,
+    read_runs,
+    said,
+    with_interval,
+)
 
 PAGE = FOLDER / "README.md"
 
@@ -188,7 +197,7 @@ def test_the_prose_is_that_of_the_runs(runs, bounded):
     # Nothing else of it is a result: what is left of its decimals are settings.
     for sentence in sorted(told, key=len, reverse=True):
         text = text.replace(sentence, "")
-    settings = {"0.8", "1.28", "0.5", "2.0", "0.01", "0.070", "40.5"}
+    settings = {"0.8", "1.28", "0.5", "2.0", "0.01", "0.070"}
     assert {*re.findall(r"-?\d+\.\d+", text)} <= settings
     # Negative control: other runs have other sentences, each of them.
     rng = np.random.default_rng(0)
@@ -212,7 +221,26 @@ def test_the_base_model_is_what_every_run_began_with():
         first = [float(row["mean"]) for row in csv.DictReader(file) if int(row["step"]) == 0]
     assert len(first) == 40
     assert np.ptp(first) < 1e-9
-    assert f"({100 * first[0]:.1f} % right when sampled;" in " ".join(PAGE.read_text().split())
+    page = " ".join(PAGE.read_text().split())
+    assert f"({100 * first[0]:.1f} % right when sampled; {100 * BASE:.1f} % on the prompts of the tuning)" in page
+
+
+def test_the_base_model_of_the_tuning_is_that_of_its_thresholds(runs):
+    """A tuning run collapsed below half of what it began with, which the reason says to three digits."""
+    reasons = [r["collapse"] for r in runs if r["stage"] == "tuning" and r["collapse"].startswith("expected reward")]
+    halves = {float(reason.rsplit(" ", 1)[1]) for reason in reasons}
+    assert len(reasons) > 100
+    assert len(halves) == 1
+    (half,) = halves
+    low, high = 2 * half - 0.001, 2 * half + 0.001
+    assert low <= BASE <= high + 1e-9
+    # What is counted as below it does not hang on the digits that are not known.
+    ends = [
+        r["final_accuracy"] for r in runs
+        if (r["stage"], r["learning_rate"]) == ("tuning", 8e-4) and r["staleness"] in (32, 128)
+    ]  # fmt: skip
+    assert len(ends) == 112 + 48
+    assert not any(low <= end <= high + 0.001 for end in ends)
 
 
 def test_the_columns_are_explained(tmp_path):
